@@ -1,0 +1,103 @@
+"""A checkpoint: what every source yields and every family reads.
+
+Weights carry transformers' parameter names and orientation (``[out, in]``) wherever transformers
+has the architecture. Nothing here knows a file format or a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocks:
+    """A matrix that its source had already quantised, in a form integer kernels can hold.
+
+    ``value = (codes - zeros) * scales``, blocks run along the input axis.
+    codes ``uint8 [out, in]`` (each below ``2**bits``), scales ``float32 [out, in / block]``,
+    zeros ``uint8 [out, in / block]``.
+    """
+
+    codes: NDArray[np.uint8]
+    scales: Array
+    zeros: NDArray[np.uint8]
+    block: int
+    bits: int
+    origin: str  # what the source calls it: "Q8_0", "intgemm8"
+
+    def dense(self) -> Array:
+        """``float32 [out, in]``."""
+        rows, columns = self.codes.shape
+        shaped = self.codes.reshape(rows, columns // self.block, self.block).astype(np.float32)
+        spread = (shaped - self.zeros[..., None].astype(np.float32)) * self.scales[..., None]
+        return np.ascontiguousarray(spread.reshape(rows, columns))
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One parameter, read when asked for. ``blocks`` is set when the source was quantised and the
+    codes fit; ``origin`` names the source's own number format ("float32", "Q4_1", ...)."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Array]
+    blocks: Callable[[], Blocks] | None = None
+    origin: str = "float32"
+
+    @classmethod
+    def of(cls, array: NDArray[Any], origin: str | None = None) -> Weight:
+        """A weight that is already in memory."""
+        return cls(
+            tuple(array.shape),
+            lambda: np.ascontiguousarray(array, dtype=np.float32),
+            origin=origin or str(array.dtype),
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """A tokenizer as it goes into the bundle. ``kind``: ``tokenizers`` (a tokenizer.json in
+    ``data``) or ``bytes`` (no file; byte values plus ``offset``, ByT5)."""
+
+    kind: str
+    data: bytes = b""
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a checkpoint came from, for the bundle's provenance."""
+
+    source: str  # what the user named
+    kind: str  # entry of the sources table
+    revision: str = ""  # commit, package version or file hash
+    licence: str = "unknown"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model on its way to becoming graphs.
+
+    ``config`` and ``generation`` have the keys of transformers' config.json and
+    generation_config.json. ``tokenizers`` maps ``source`` and ``target`` to files; one entry,
+    ``source``, when both are the same.
+    """
+
+    config: Mapping[str, Any]
+    weights: Mapping[str, Weight]
+    tokenizers: Mapping[str, TokenizerFiles]
+    origin: Origin
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type", ""))
