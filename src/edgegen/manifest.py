@@ -1,13 +1,16 @@
 """What edgegen.json says: strict, typed, versioned. docs/bundle.md is the written spec.
 
-A reader refuses unknown majors and unknown fields; every path is relative to the bundle.
+A reader refuses unknown majors and unknown fields; every path is relative to the bundle. Ranges
+stand in the types, so that decoding checks them and the JSON schema shows them; what ties fields
+together is checked in ``bundle_rules.py``.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from edgegen.graph import Graph
 
@@ -16,106 +19,124 @@ SCHEMA_VERSION = "1.0"
 CacheKind = Literal["none", "append", "in_place", "stateful", "recurrent"]
 RowIndependence = Literal["bit", "rounding"]
 
+# Bytes of a file, elements, parameters: nothing edgegen is for reaches 1 Ti of anything.
+Count = Annotated[int, Meta(ge=0, le=2**40)]
+Positive = Annotated[int, Meta(ge=1, le=2**40)]
+Small = Annotated[int, Meta(ge=0, le=2**20)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+OptionalId = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Magnitude = Annotated[float, Meta(ge=0)]
+# The length forbids the line break that "$" lets through.
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
+RelativePath = Annotated[str, Meta(min_length=1, max_length=512)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every record in the manifest."""
 
 
-class File(Part):
+class File(Part, frozen=True, kw_only=True):
     """A file of the bundle. ``path`` uses forward slashes and stays inside the folder."""
 
-    path: str
-    sha256: str
-    size: int
+    path: RelativePath
+    sha256: Sha256
+    size: Count
 
 
-class Tokenizer(Part):
-    """``kind``: ``tokenizers`` (a tokenizer.json at ``path``) or ``bytes`` (ids = byte + offset)."""
+class Tokenizer(Part, frozen=True, kw_only=True):
+    """``kind``: ``tokenizers`` (a tokenizer.json at ``path``) or ``bytes`` (id = byte + offset)."""
 
     kind: Literal["tokenizers", "bytes"]
-    path: str | None = None
-    offset: int = 0
+    path: RelativePath | None = None
+    offset: Small = 0
 
 
-class Precision(Part):
+class Precision(Part, frozen=True, kw_only=True):
     """How the weights of a variant are held. ``rows`` says whether a row's outputs are independent
     of the other rows of a call bit for bit or up to rounding."""
 
     weight_format: Literal["fp32", "fp16", "bf16", "int8", "int4"]
-    group_size: int = 0
+    group_size: Small = 0
     symmetric: bool = True
     rows: RowIndependence = "bit"
-    requantised: int = 0  # matrices that were already quantised and had to be quantised anew
-    imported: int = 0  # matrices whose quantised codes were taken over exactly
+    requantised: Count = 0  # matrices that were already quantised and had to be quantised anew
+    imported: Count = 0  # matrices whose quantised codes were taken over exactly
 
 
-class Cache(Part):
-    """The decoder's memory. ``layers`` pairs of ``width`` ports; ``capacity`` 0 grows."""
+class Cache(Part, frozen=True, kw_only=True):
+    """The decoder's memory: ``layers`` pairs of key and value ports of ``heads`` x ``head_dim``.
+
+    ``recurrent`` caches are ``layers`` states of ``heads * head_dim`` numbers. How many rows an
+    ``in_place`` cache holds is the variant's ``buckets["capacity"]``; without it the runtime
+    chooses.
+    """
 
     kind: CacheKind
-    layers: int = 0
-    heads: int = 0
-    head_dim: int = 0
+    layers: Small = 0
+    heads: Small = 0
+    head_dim: Small = 0
 
 
-class Variant(Part):
+class Variant(Part, frozen=True, kw_only=True):
     """One graph for one backend. ``file`` is the graph, ``weights`` files it needs beside it."""
 
     format: Literal["onnx", "openvino"]
     precision: Precision
     graph: Graph
-    file: str
-    weights: tuple[str, ...] = ()
+    file: RelativePath
+    weights: tuple[RelativePath, ...] = ()
     cache: Cache = Cache(kind="none")
     lowering: str = "plain"
     settings: dict[str, str] = {}
     # Static shapes by free dimension, e.g. {"S": 64, "past": 128, "n": 8}; empty is dynamic.
-    buckets: dict[str, int] = {}
+    buckets: dict[Name, Positive] = {}
 
 
-class Component(Part):
+class Component(Part, frozen=True, kw_only=True):
     """``features``, ``encode``, ``decode``, ``heads``...: the same function, several variants."""
 
-    variants: tuple[Variant, ...]
+    variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]
 
 
-class GenerationDefaults(Part):
+class GenerationDefaults(Part, frozen=True, kw_only=True):
     """Special ids and limits. Ids are the target tokenizer's.
 
     ``start`` is fed before the first token; -1 stands for an all-zero embedding (Marian).
     ``forced`` are (index among generated tokens, id). ``max_positions`` 0 means no limit.
     """
 
-    start: tuple[int, ...]
-    end: tuple[int, ...]
-    pad: int = 0
-    source_prefix: tuple[int, ...] = ()
-    source_suffix: tuple[int, ...] = ()
-    forced: tuple[tuple[int, int], ...] = ()
-    suppress: tuple[int, ...] = ()
-    suppress_at_start: tuple[int, ...] = ()
-    max_positions: int = 0
-    max_source: int = 0
-    max_new_tokens: int = 256
+    start: tuple[OptionalId, ...]
+    end: tuple[TokenId, ...]
+    pad: TokenId = 0
+    source_prefix: tuple[TokenId, ...] = ()
+    source_suffix: tuple[TokenId, ...] = ()
+    forced: tuple[tuple[Small, TokenId], ...] = ()
+    suppress: tuple[TokenId, ...] = ()
+    suppress_at_start: tuple[TokenId, ...] = ()
+    max_positions: Count = 0
+    max_source: Count = 0
+    max_new_tokens: Positive = 256
 
 
-class Speech(Part):
+class Speech(Part, frozen=True, kw_only=True):
     """What a speech model adds: window, timestamp tokens, languages (empty: one language)."""
 
-    sample_rate: int = 16000
-    window_samples: int = 480000
-    samples_per_frame: int = 160
-    seconds_per_timestamp: float = 0.02
-    timestamp_begin: int = 0
-    no_timestamps: int = 0
-    no_speech: int = -1
-    start_of_previous: int = -1
-    tasks: dict[str, int] = {}
-    languages: dict[str, int] = {}
-    max_initial_timestamp: int = 50
+    sample_rate: Positive = 16000
+    window_samples: Positive = 480000
+    samples_per_frame: Positive = 160
+    seconds_per_timestamp: Magnitude = 0.02
+    timestamp_begin: TokenId = 0
+    no_timestamps: TokenId = 0
+    no_speech: OptionalId = -1
+    start_of_previous: OptionalId = -1
+    tasks: dict[str, TokenId] = {}
+    languages: dict[str, TokenId] = {}
+    max_initial_timestamp: Small = 50
 
 
-class Chat(Part):
+class Chat(Part, frozen=True, kw_only=True):
     """A Jinja chat template and the special strings it may use."""
 
     template: str
@@ -123,38 +144,40 @@ class Chat(Part):
     eos_token: str = ""
 
 
-class DraftComponent(Part):
+class DraftComponent(Part, frozen=True, kw_only=True):
     """A drafter that was trained for one target: named by the target's decode graph hash."""
 
     method: str
-    target_sha256: str
+    target_sha256: Sha256
     lossless: Literal["greedy-identical", "sample-identical", "distribution-identical", "lossy"]
     component: str
 
 
-class PromptParity(Part):
+class PromptParity(Part, frozen=True, kw_only=True):
     """One prompt through checkpoint and bundle. ``error`` is relative to the logits' scale."""
 
     prompt: str
-    tokens: int
-    agreement: float
-    error: float
+    tokens: Count
+    agreement: Fraction
+    error: Magnitude
 
 
-class Parity(Part):
-    """The gate's result for one format and precision; ``skipped`` when ``--no-parity`` was given."""
+class Parity(Part, frozen=True, kw_only=True):
+    """The gate's result for one format and precision; ``skipped`` when ``--no-parity`` was set."""
 
     format: str
     weight_format: str
     skipped: bool = False
     reference: str = ""
-    max_error: float = 0.0
-    rows_error: float = 0.0  # n=1 against n=5 rows
-    agreement: float = 0.0
+    max_error: Magnitude = 0.0
+    rows_error: Magnitude = 0.0  # n=1 against n=5 rows
+    agreement: Fraction = 0.0
     prompts: tuple[PromptParity, ...] = ()
 
 
-class Provenance(Part):
+class Provenance(Part, frozen=True, kw_only=True):
+    """Where the weights came from and what turned them into graphs."""
+
     source: str
     kind: str
     revision: str
@@ -165,17 +188,19 @@ class Provenance(Part):
     notes: tuple[str, ...] = ()
 
 
-class Manifest(Part):
+class Manifest(Part, frozen=True, kw_only=True):
+    """The whole of edgegen.json."""
+
     schema_version: str
     family: str
     model_type: str
     task: Literal["text2text-generation", "automatic-speech-recognition", "text-generation"]
     name: str
-    parameters: int
-    vocabulary: int
+    parameters: Count
+    vocabulary: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     generation: GenerationDefaults
-    tokenizers: dict[str, Tokenizer]
-    components: dict[str, Component]
+    tokenizers: dict[Name, Tokenizer]
+    components: Annotated[dict[Name, Component], Meta(min_length=1)]
     files: tuple[File, ...]
     provenance: Provenance
     speech: Speech | None = None
@@ -187,3 +212,8 @@ class Manifest(Part):
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of ``edgegen.json``; docs/bundle.schema.json is this, written out."""
+    return msgspec.json.schema(Manifest)
