@@ -1,0 +1,55 @@
+# Two commands matter: `make demo` shows what edgegen does, `make test` says whether it works.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.edgegen-installed
+
+.PHONY: help setup demo test fast slow lint format docs clean
+
+help:
+	@echo "make demo    export, translate, transcribe and profile real models"
+	@echo "make test    every test but the slow ones"
+	@echo "make fast    only the tests that need no real weights"
+	@echo "make slow    the tests that take minutes"
+	@echo "make lint    ruff, mypy and pyright"
+	@echo "make format  let ruff rewrite what it can"
+	@echo "make docs    write docs/cli.md anew"
+	@echo "make setup   the virtual environment in $(VENV); every other target does this first"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@touch $@
+
+demo: setup
+	$(RUN) bench/demo.py
+
+test: setup
+	$(RUN) -m pytest -m "not slow"
+
+fast: setup
+	$(RUN) -m pytest -m "not slow and not real"
+
+slow: setup
+	$(RUN) -m pytest -m slow
+
+# mypy sees the mapped folders through the links in src/edgegen, pyright and ruff in their own place.
+lint: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m mypy tests bench docs
+	$(RUN) -m pyright --pythonpath $(RUN)
+
+format: setup
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+docs: setup
+	$(RUN) docs/generate_cli.py
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
