@@ -1,0 +1,1 @@
+"""Export: a checkpoint becomes graphs, graphs become a bundle."""

@@ -1,0 +1,180 @@
+"""What an architecture must say to become graphs.
+
+A family reads a ``Checkpoint`` and writes ``encode`` and ``decode`` over the operation set. It
+knows layers and special ids; it knows no backend, file or number format.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from edgegen.errors import CheckpointError
+from edgegen.export.checkpoint import Checkpoint, Weight
+from edgegen.export.ops.base import Ops, V
+from edgegen.graph import Graph, Port
+from edgegen.manifest import GenerationDefaults, Speech
+
+Task = Literal["text2text-generation", "automatic-speech-recognition", "text-generation"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The numbers ports are made of. ``recurrent_width`` > 0: a state per layer, no self cache."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    cache_heads: int = 0
+    head_dim: int = 0
+    recurrent_width: int = 0
+    encoder: bool = False
+    cross_layers: int = 0
+    cross_heads: int = 0
+    cross_head_dim: int = 0
+    source: Literal["ids", "features"] = "ids"
+    feature_bins: int = 0
+    feature_frames: int = 0
+    source_masked: bool = True
+
+
+class Family(ABC):
+    """One architecture bound to one checkpoint."""
+
+    model_types: ClassVar[tuple[str, ...]]
+    task: ClassVar[Task]
+    # transformers has this architecture, so its class is the parity gate's truth.
+    in_transformers: ClassVar[bool] = True
+    parity_prompts: ClassVar[tuple[str, ...]] = (
+        "The quick brown fox jumps over the lazy dog.",
+        "In 1969, three astronauts flew to the Moon; two of them walked on it!",
+        "a",
+        "Please send the signed documents to our office before Friday, March 14th, "
+        "and let us know whether the meeting on the following Tuesday still suits you.",
+    )
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.config: Mapping[str, Any] = checkpoint.config
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape: ...
+
+    @abstractmethod
+    def decode(self, ops: Ops[V]) -> None: ...
+
+    @abstractmethod
+    def generation(self) -> GenerationDefaults: ...
+
+    def encode(self, ops: Ops[V]) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no encoder")
+
+    def weights(self) -> dict[str, Weight]:
+        """The checkpoint's weights and what the family derives from them (exact folds)."""
+        return dict(self.checkpoint.weights)
+
+    def features(self, ops: Ops[V]) -> None:
+        raise NotImplementedError(f"{type(self).__name__} takes no audio")
+
+    def speech(self) -> Speech | None:
+        return None
+
+    def graph(self, name: str, cache_kind: str) -> Graph:
+        """Ports of ``encode``, ``decode`` or ``features`` for one kind of cache."""
+        if name == "features":
+            return features_graph(self.shape, self.speech())
+        return encode_graph(self.shape) if name == "encode" else decode_graph(self.shape, cache_kind)
+
+    def graph_names(self) -> tuple[str, ...]:
+        if not self.shape.encoder:
+            return ("decode",)
+        return ("features",) * (self.shape.source == "features") + ("encode", "decode")
+
+
+def _port(name: str, dtype: str, *shape: int | str) -> Port:
+    return Port(name=name, dtype=dtype, shape=shape)
+
+
+def features_graph(shape: Shape, speech: Speech | None) -> Graph:
+    if speech is None:
+        raise CheckpointError("a family with audio features must say its speech settings.")
+    return Graph(
+        name="features",
+        inputs=(_port("samples", "float32", "B", speech.window_samples),),
+        outputs=(_port("features", "float32", "B", shape.feature_bins, shape.feature_frames),),
+    )
+
+
+def encode_graph(shape: Shape) -> Graph:
+    if shape.source == "ids":
+        inputs = [_port("input_ids", "int64", "B", "S")]
+        length: int | str = "S"
+        if shape.source_masked:
+            inputs.append(_port("source_mask", "float32", "B", "S"))
+    else:
+        inputs = [_port("features", "float32", "B", shape.feature_bins, shape.feature_frames)]
+        length = shape.feature_frames // 2
+    return Graph(name="encode", inputs=tuple(inputs), outputs=tuple(_memory(shape, length)))
+
+
+def _memory(shape: Shape, length: int | str) -> list[Port]:
+    dim = shape.cross_head_dim or shape.head_dim
+    return [
+        _port(f"cross_{part}_{i}", "float32", "B", shape.cross_heads, length, dim)
+        for i in range(shape.cross_layers)
+        for part in ("key", "value")
+    ]
+
+
+def decode_graph(shape: Shape, cache_kind: str) -> Graph:
+    inputs = [
+        _port("tokens", "int64", "B", "n"),
+        _port("positions", "int64", "B", "n"),
+        _port("past_length", "int64", "B"),
+        _port("slots", "int64", "B", "n"),
+        _port("visible", "float32", "B", "n", "past+n"),
+        _port("parents", "int64", "B", "n"),
+        _port("logit_rows", "int64", "m"),
+    ]
+    if shape.encoder:
+        length = "S" if shape.source == "ids" else shape.feature_frames // 2
+        if shape.source_masked:
+            inputs.append(_port("source_mask", "float32", "B", "S"))
+        inputs += _memory(shape, length)
+    outputs = [_port("logits", "float32", "B", "m", shape.vocabulary)]
+    for i in range(shape.layers):
+        cache_in, cache_out = _cache_ports(shape, cache_kind, i)
+        inputs += cache_in
+        outputs += cache_out
+    return Graph(name="decode", inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def _cache_ports(shape: Shape, kind: str, i: int) -> tuple[list[Port], list[Port]]:
+    if kind == "recurrent":
+        width = shape.recurrent_width
+        return (
+            [_port(f"state_{i}", "float32", "B", width)],
+            [_port(f"new_state_{i}", "float32", "B", "n", width)],
+        )
+    heads, dim = shape.cache_heads, shape.head_dim
+    parts = ("key", "value")
+    if kind == "append":
+        return (
+            [_port(f"past_{p}_{i}", "float32", "B", "past", heads, dim) for p in parts],
+            [_port(f"new_{p}_{i}", "float32", "B", "n", heads, dim) for p in parts],
+        )
+    return (
+        [_port(f"{p}_cache_{i}", "float32", "B", heads, "capacity", dim) for p in parts],
+        [_port(f"{p}_cache_out_{i}", "float32", "B", heads, "capacity", dim) for p in parts],
+    )
+
+
+def end_ids(said: Mapping[str, Any], default: int) -> tuple[int, ...]:
+    """``eos_token_id`` as config files write it: a number, a list or nothing."""
+    found = said.get("eos_token_id")
+    if found is None:
+        return (default,)
+    return tuple(int(i) for i in found) if isinstance(found, list | tuple) else (int(found),)

@@ -1,0 +1,1 @@
+"""Graph formats: ONNX and OpenVINO."""

@@ -1,0 +1,88 @@
+"""ONNX graphs with one shared weight file, for ONNX Runtime (``fused``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgegen.export.families.base import Family
+from edgegen.export.ops.fused_ops import FusedOps
+from edgegen.export.ops.onnx_ops import OnnxOps
+from edgegen.export.options import ExportOptions
+from edgegen.export.quantisers import QUANTISERS
+from edgegen.export.quantisers.base import Quantiser
+from edgegen.graph import Graph
+from edgegen.manifest import Cache, Precision, Variant
+
+from .weight_file import WeightFile
+
+
+def record(family: Family, name: str, ops: OnnxOps) -> tuple[onnx.ModelProto, Graph]:
+    """Write one of the family's graphs over ``ops``."""
+    getattr(family, name)(ops)
+    return ops.finish()
+
+
+def cache_of(family: Family, name: str, kind: str) -> Cache:
+    """The manifest's cache record: only ``decode`` has one."""
+    shape = family.shape
+    if name != "decode":
+        return Cache(kind="none")
+    if shape.recurrent_width:
+        return Cache(kind="recurrent", layers=shape.layers, heads=1, head_dim=shape.recurrent_width)
+    found: Any = kind
+    return Cache(kind=found, layers=shape.layers, heads=shape.cache_heads, head_dim=shape.head_dim)
+
+
+def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
+    """Write every graph of the family into ``folder``; variants by component."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = WeightFile(folder / "weights.data")
+    weights = family.weights()
+    quantiser: Quantiser | None = None
+    if options.weight_format in QUANTISERS:
+        make: Any = QUANTISERS[options.weight_format]
+        quantiser = make(block=options.group_size, symmetric=options.sym)
+    graphs: dict[str, Graph] = {}
+    kind = "recurrent" if family.shape.recurrent_width else FusedOps.cache_kind
+    for name in family.graph_names():
+        dense = name == "features"
+        ops = FusedOps(
+            family.graph(name, kind),
+            weights,
+            file,
+            half=options.weight_format == "fp16" and not dense,
+            quantiser=None if dense else quantiser,
+        )
+        model, graphs[name] = record(family, name, ops)
+        onnx.save(model, folder / f"{name}.onnx")
+    file.close()
+    precision = precision_of(options, quantiser)
+    return {
+        name: Variant(
+            format="onnx",
+            precision=precision,
+            graph=graph,
+            file=f"graphs/{folder.name}/{name}.onnx",
+            weights=(f"graphs/{folder.name}/weights.data",),
+            cache=cache_of(family, name, kind),
+            lowering=FusedOps.lowering,
+        )
+        for name, graph in graphs.items()
+    }
+
+
+def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precision:
+    """Block 32 is bit-equal for a row alone or among others; wider blocks differ by rounding."""
+    if quantiser is None:
+        return Precision(weight_format=options.weight_format)
+    return Precision(
+        weight_format=options.weight_format,
+        group_size=options.group_size,
+        symmetric=options.sym,
+        rows="bit" if options.group_size <= 32 else "rounding",
+        imported=len(quantiser.tally.imported),
+        requantised=len(quantiser.tally.requantised),
+    )

@@ -1,0 +1,1 @@
+"""The operation set and its bodies: torch, ONNX plain, ONNX fused."""

@@ -1,0 +1,261 @@
+"""The ``fused`` lowering: ONNX Runtime's own operators where they are faster.
+
+Self-attention is GroupQueryAttention with past and present bound to one buffer (cache kind
+``in_place``), cross-attention is MultiHeadAttention, norms take the residual with them, and
+quantised matrices are MatMulNBits, their tables GatherBlockQuantized on the same bytes.
+Operator contracts: ONNX Runtime, docs/ContribOperators.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgegen.export.checkpoint import Blocks, Weight
+from edgegen.export.formats.weight_file import WeightFile
+from edgegen.export.quantisers.base import Quantiser
+from edgegen.graph import Graph
+
+from .onnx_ops import OPSET, OnnxOps
+from .specs import CrossAttention, Norm, Rope, SelfAttention
+
+MICROSOFT = "com.microsoft"
+# MatMulNBits: quantise activations to int8 a block of a row at a time, so rows stay independent.
+ACCURACY_LEVEL = 4
+
+
+class FusedOps(OnnxOps):
+    """``quantiser`` None keeps weights dense."""
+
+    lowering = "fused"
+    cache_kind = "in_place"
+    domains = (("", OPSET), (MICROSOFT, 1))
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Weight],
+        file: WeightFile,
+        *,
+        half: bool = False,
+        quantiser: Quantiser | None = None,
+    ) -> None:
+        super().__init__(graph, weights, file, half=half)
+        self.quantiser = quantiser
+
+    def contrib(self, kind: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
+        return self.nodes_of(kind, inputs, outputs, MICROSOFT, **attributes)
+
+    # --------------------------------------------------------- weights
+
+    def linear_packed(
+        self, x: str, weights: Sequence[str], biases: Sequence[str | None]
+    ) -> tuple[str, list[int]]:
+        if self.quantiser is None or not self.quantiser.takes(self.weights[weights[0]].shape):
+            return super().linear_packed(x, weights, biases)
+        sizes = [self.weights[name].shape[0] for name in weights]
+        offset = self.packed_bias(weights, biases)
+        return self.quantised_product(x, "+".join(weights), self.blocks(weights), offset), sizes
+
+    def head(self, x: str, table: str, bias: str | None = None) -> None:
+        offset = None if bias is None else self.parameter(bias)
+        if self.quantiser is not None:
+            self.output("logits", self.quantised_product(x, table, self.blocks((table,)), offset))
+            return
+        logits = self.contrib("FusedMatMul", [x, self.parameter(table)], 1, transB=1)[0]
+        self.output("logits", logits if offset is None else self.add(logits, offset))
+
+    def blocks(self, names: Sequence[str]) -> Blocks:
+        """The named matrices quantised and stacked along their outputs."""
+        assert self.quantiser is not None
+        parts = [self.quantiser.quantise(self.weights[name]) for name in names]
+        first = parts[0]
+        if len({part.block for part in parts}) > 1:
+            first = parts[0]
+            parts = [self.quantiser.requantise(self.weights[name]) for name in names]
+        return Blocks(
+            codes=np.concatenate([part.codes for part in parts]),
+            scales=np.concatenate([part.scales for part in parts]),
+            zeros=np.concatenate([part.zeros for part in parts]),
+            block=parts[0].block,
+            bits=first.bits,
+            origin=first.origin,
+        )
+
+    def quantised_tensors(self, name: str, blocks: Blocks, rows_shape: bool) -> list[str]:
+        """codes, scales and (when not the default) zeros, in MatMulNBits' layout or, with
+        ``rows_shape``, in GatherBlockQuantized's: the same bytes under another shape."""
+        rows, columns = blocks.codes.shape
+        count = columns // blocks.block
+        codes, zeros = pack(blocks.codes, blocks.bits), pack(blocks.zeros, blocks.bits)
+        kind = ".rows" if rows_shape else ""
+        shape = (rows, -1) if rows_shape else (rows, count, blocks.block * blocks.bits // 8)
+        names = [
+            self.initialiser(f"{name}.codes{kind}", codes.reshape(shape)),
+            self.initialiser(
+                f"{name}.scales{kind}",
+                blocks.scales if rows_shape else blocks.scales.reshape(-1),
+            ),
+        ]
+        if np.any(blocks.zeros != 1 << (blocks.bits - 1)):
+            flat = zeros.reshape(rows, -1) if rows_shape else zeros.reshape(-1)
+            names.append(self.initialiser(f"{name}.zeros{kind}", flat))
+        return names
+
+    def quantised_product(self, x: str, name: str, blocks: Blocks, bias: str | None) -> str:
+        tensors = self.quantised_tensors(name, blocks, rows_shape=False)
+        rows, columns = blocks.codes.shape
+        inputs = [x, *tensors]
+        if bias is not None:
+            inputs = [*inputs, *[""] * (5 - len(inputs)), bias]
+        return self.contrib(
+            "MatMulNBits",
+            inputs,
+            1,
+            K=columns,
+            N=rows,
+            bits=blocks.bits,
+            block_size=blocks.block,
+            accuracy_level=ACCURACY_LEVEL,
+        )[0]
+
+    def gather_rows(self, table: str, ids: str) -> str:
+        if self.quantiser is None or not self.quantiser.takes(self.weights[table].shape):
+            return super().gather_rows(table, ids)
+        blocks = self.blocks((table,))
+        codes, scales, *zeros = self.quantised_tensors(table, blocks, rows_shape=True)
+        return self.contrib(
+            "GatherBlockQuantized",
+            [codes, ids, scales, *zeros],
+            1,
+            bits=blocks.bits,
+            block_size=blocks.block,
+            gather_axis=0,
+            quantize_axis=1,
+        )[0]
+
+    # ----------------------------------------------------------- norms
+
+    def norm(self, x: str, spec: Norm) -> str:
+        if spec.kind == "layer":
+            return super().norm(x, spec)
+        weight = self.parameter(spec.weight)
+        return self.node("SimplifiedLayerNormalization", [x, weight], axis=-1, epsilon=spec.eps)
+
+    def norm_add(self, x: str, delta: str, spec: Norm) -> tuple[str, str]:
+        inputs = [x, delta, self.parameter(spec.weight)]
+        if spec.kind == "rms":
+            kind = "SkipSimplifiedLayerNormalization"
+        else:
+            kind = "SkipLayerNormalization"
+            inputs += [] if spec.bias is None else [self.parameter(spec.bias)]
+        normed, _, _, total = self.contrib(kind, inputs, 4, epsilon=spec.eps)
+        return total, normed
+
+    # ------------------------------------------------------- attention
+
+    def turning(self, rope: Rope, head_dim: int) -> tuple[str, str, str]:
+        """cos and sin rows of this call's positions, and the ids that pick them in order."""
+
+        def rows(part: int) -> str:
+            table = self.rotation(rope, head_dim, self.input("positions"))[part]
+            return self.reshape(table, (-1, head_dim // 2))
+
+        def places() -> str:
+            flat = self.arange(self.reshape(self.input("positions"), (-1,)), 0)
+            shape = self.node("Shape", [self.input("positions")])
+            return self.node("Reshape", [flat, shape])
+
+        cos = self.once((rope, head_dim, "cos"), lambda: rows(0))
+        sin = self.once((rope, head_dim, "sin"), lambda: rows(1))
+        return self.once("rope_places", places), cos, sin
+
+    def rotate(self, x: str, spec: SelfAttention, heads: int) -> str:
+        assert spec.rope is not None
+        turning = self.turning(spec.rope, spec.head_dim)
+        return self.contrib(
+            "RotaryEmbedding", [x, *turning], 1, num_heads=heads, interleaved=0,
+            rotary_embedding_dim=spec.head_dim,
+        )[0]  # fmt: skip
+
+    def lengths(self) -> list[str]:
+        """GroupQueryAttention's own words: last row's index per batch row, and the total."""
+
+        def last() -> str:
+            n = self.size(self.input("tokens"), 1)
+            end = self.add(self.input("past_length"), n)
+            return self.cast(self.binary("sub", end, self.constant(1, "int64")), "int32")
+
+        total = self.once(
+            "total", lambda: self.cast(self.size(self.input("visible"), 2), "int32")
+        )
+        return [self.once("last", last), total]
+
+    def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
+        if spec.rope is None and spec.q_norm is None:
+            packed, _ = self.linear_packed(x, spec.projections, spec.biases)
+            projected = [packed, "", ""]
+        else:
+            projected = list(self.project(x, spec))
+        mask = self.decoder_mask(spec.window)
+        if bias is not None:
+            mask = self.once(("biased", bias, spec.window), lambda: self.add(mask, bias))
+        caches = [self.input(f"key_cache_{layer}"), self.input(f"value_cache_{layer}")]
+        mixed, keys, values = self.contrib(
+            "GroupQueryAttention",
+            [*projected, *caches, *self.lengths(), "", "", "", mask],
+            3,
+            num_heads=spec.heads,
+            kv_num_heads=spec.kv_heads,
+            scale=spec.scale,
+        )
+        self.output(f"key_cache_out_{layer}", keys)
+        self.output(f"value_cache_out_{layer}", values)
+        return self.linear(mixed, spec.o, spec.o_bias)
+
+    def full_rows(self, mask: str, like: str) -> str:
+        """``[B, h, 1, T]`` -> ``[B, h, n, T]``: MultiHeadAttention does not broadcast rows."""
+
+        def make() -> str:
+            n = self.node("Shape", [like], start=1, end=2)
+            ones = self.constant([1, 1], "int64")
+            shape = self.node("Concat", [ones, n, self.constant([1], "int64")], axis=0)
+            return self.node("Expand", [mask, shape])
+
+        return self.once(("rows", mask), make)
+
+    def encode_attend(self, x: str, spec: SelfAttention, mask: str | None) -> str:
+        if spec.heads != spec.kv_heads:
+            return super().encode_attend(x, spec, mask)
+        inputs = list(self.project(x, spec))
+        if mask is not None:
+            wide = mask if mask != self._shared.get("source_mask") else self.full_rows(mask, x)
+            inputs += ["", "", wide]
+        mixed = self.contrib(
+            "MultiHeadAttention", inputs, 1, num_heads=spec.heads, scale=spec.scale
+        )[0]
+        return self.linear(mixed, spec.o, spec.o_bias)
+
+    def cross_attend(self, x: str, layer: int, spec: CrossAttention, masked: bool = True) -> str:
+        inputs = [
+            self.linear(x, spec.q, spec.q_bias),
+            self.input(f"cross_key_{layer}"),
+            self.input(f"cross_value_{layer}"),
+        ]
+        if masked:
+            inputs += ["", "", self.full_rows(self.source_mask(), self.input("tokens"))]
+        mixed = self.contrib(
+            "MultiHeadAttention", inputs, 1, num_heads=spec.heads, scale=spec.scale
+        )[0]
+        return self.linear(mixed, spec.o, spec.o_bias)
+
+
+def pack(codes: np.ndarray[Any, np.dtype[np.uint8]], bits: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Codes below ``2**bits`` along the last axis, two to a byte (low half first) at 4 bits."""
+    if bits == 8:
+        return codes
+    if codes.shape[-1] % 2:
+        codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], -1)
+    return codes[..., 0::2] | (codes[..., 1::2] << 4)

@@ -1,0 +1,100 @@
+"""What a family says about its layers: parameter names and numbers, nothing of any backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+
+# Additive mask value: finite, safe in float16 when added to a score, and exp() of it is exactly 0.
+HIDDEN = -3.0e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """``rms``: x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467). ``layer``: arXiv 1607.06450."""
+
+    weight: str
+    bias: str | None = None
+    eps: float = 1e-6
+    kind: Literal["rms", "layer"] = "rms"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """Rotary positions (arXiv 2104.09864), halves rotated, over the whole head."""
+
+    theta: float
+    inverse_scale: tuple[float, ...] = ()  # per-frequency factors, e.g. Llama 3's; empty is 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAttention:
+    """Projections ``[heads * head_dim, width]`` and their numbers.
+
+    ``window`` keeps the last ``window`` positions, the query's own included; 0 keeps all.
+    """
+
+    q: str
+    k: str
+    v: str
+    o: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    q_bias: str | None = None
+    k_bias: str | None = None
+    v_bias: str | None = None
+    o_bias: str | None = None
+    rope: Rope | None = None
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    window: int = 0
+
+    @property
+    def projections(self) -> tuple[str, str, str]:
+        return self.q, self.k, self.v
+
+    @property
+    def biases(self) -> tuple[str | None, str | None, str | None]:
+        return self.q_bias, self.k_bias, self.v_bias
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossAttention:
+    """Query and output projections; ``k`` and ``v`` are applied in the encode graph."""
+
+    q: str
+    k: str
+    v: str
+    o: str
+    heads: int
+    head_dim: int
+    scale: float
+    q_bias: str | None = None
+    k_bias: str | None = None
+    v_bias: str | None = None
+    o_bias: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForward:
+    """``down(act(up(x)))``, or ``down(act(gate(x)) * up(x))`` when ``gate`` is named."""
+
+    up: str
+    down: str
+    activation: Activation
+    gate: str | None = None
+    up_bias: str | None = None
+    down_bias: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeBias:
+    """T5's bias by clamped distance (arXiv 1910.10683). ``table`` names ``[heads, distances]`` over
+    distances ``-reach .. reach`` of key position minus query position."""
+
+    table: str
+    reach: int

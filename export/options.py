@@ -1,0 +1,61 @@
+"""What the user chose for an export. Checked once, when made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgegen.errors import ExportError
+
+WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Format = Literal["onnx", "openvino"]
+WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
+FORMATS: tuple[Format, ...] = ("onnx", "openvino")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """``group_size`` inputs share a scale; 32 keeps every row of a call bit-independent on ONNX
+    Runtime's CPU, 128 is faster and independent up to rounding."""
+
+    model: str
+    output: Path
+    formats: tuple[Format, ...] = ("onnx",)
+    weight_format: WeightFormat = "fp32"
+    group_size: int = 32
+    symmetric: bool | None = None  # None: symmetric at 8 bits, asymmetric at 4
+    parity: bool = True
+    parity_prompts: tuple[str, ...] = ()
+    min_agreement: float = 0.9
+    task: str | None = None
+    revision: str | None = None
+    cache_dir: Path | None = None
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        faults: list[str] = []
+        faults += [f"unknown format {f!r} (use {', '.join(FORMATS)})"
+                   for f in self.formats if f not in FORMATS]  # fmt: skip
+        if not self.formats:
+            faults.append("no format (use onnx, openvino or both)")
+        if self.weight_format not in WEIGHT_FORMATS:
+            faults.append(
+                f"unknown weight format {self.weight_format!r} (use {', '.join(WEIGHT_FORMATS)})"
+            )
+        if self.weight_format == "bf16" and "onnx" in self.formats:
+            faults.append(
+                "bf16 has no kernels in ONNX Runtime's CPU provider (use --format openvino, "
+                "or fp16 or int8)"
+            )
+        size = self.group_size
+        if size < 16 or size & (size - 1) or size > 1024:
+            faults.append(f"group size {size} (use a power of two from 16 to 1024)")
+        if not 0.0 <= self.min_agreement <= 1.0:
+            faults.append(f"min agreement {self.min_agreement} (use 0 to 1)")
+        if faults:
+            raise ExportError(f"export options: {'; '.join(faults)}.")
+
+    @property
+    def sym(self) -> bool:
+        return self.weight_format != "int4" if self.symmetric is None else self.symmetric
