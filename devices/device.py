@@ -1,0 +1,89 @@
+"""What a device is: limits it declares, graphs it compiles, requests that run them.
+
+``Session`` is a compiled graph, shared by threads. ``Request`` is one thread's bindings to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from edgegen.graph import Graph
+from edgegen.manifest import Variant
+
+Tensor = NDArray[Any]
+Feeds = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a device takes. ``formats`` and ``caches`` in order of preference."""
+
+    formats: tuple[str, ...]
+    weight_formats: tuple[str, ...]
+    caches: tuple[str, ...]
+    static_shapes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Said once when a bundle is loaded. ``exact`` asks for float32 arithmetic on float graphs;
+    False lets the device use what it declares faster (bfloat16, dynamic quantisation)."""
+
+    threads: int = 1
+    exact: bool = True
+    cache_dir: Path | None = None
+
+
+class Request(Protocol):
+    """One caller's use of a session; not for two threads at once."""
+
+    def bind(self, name: str, array: Tensor) -> None:
+        """Keep ``array`` as this port's memory until bound anew: the caller writes (or reads) it in
+        place. An input and an output may be bound to the same memory."""
+        ...
+
+    def run(self, feeds: Feeds) -> dict[str, Tensor]:
+        """Run with the bound ports and ``feeds`` for the others; the unbound outputs by name.
+
+        Output arrays may be reused by the next run: copy what must outlive it. Raises
+        ``DeviceError``.
+        """
+        ...
+
+
+class Session(Protocol):
+    """A compiled graph."""
+
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def device(self) -> str: ...
+    def request(self) -> Request: ...
+    def close(self) -> None: ...
+
+
+class Device(Protocol):
+    """A place graphs run on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def limits(self) -> Limits: ...
+    def missing(self) -> str | None:
+        """Why the device cannot be used here, with the way out; None when it can."""
+        ...
+
+    def describe(self) -> dict[str, str]:
+        """Hardware, driver and library versions for people and reports."""
+        ...
+
+    def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> Session:
+        """Raises ``DeviceMissing`` or ``DeviceError``."""
+        ...
+
+

@@ -1,0 +1,17 @@
+"""What this machine calls itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+
+def processor() -> str:
+    """The processor's marketing name, or the architecture where none is told."""
+    table = Path("/proc/cpuinfo")
+    if table.exists():
+        for line in table.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({os.cpu_count()} cores seen)"
+    return f"{platform.processor() or platform.machine()} ({os.cpu_count()} cores seen)"
