@@ -12,7 +12,13 @@ from edgegen.export.checkpoint import TokenizerFiles
 from .base import one_line
 
 # What transformers' slow tokenizers save: any of these can be turned into a fast one.
-SLOW_FILES = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt")
+SLOW_FILES = (
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "vocab.txt",
+)
 BYTES_OFFSET = 3  # ByT5: pad, eos and unk come before the byte values (arXiv:2105.13626)
 
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgegen.errors import CheckpointError
 from edgegen.export.checkpoint import Weight
 
 from .base import check_shapes
-
-if TYPE_CHECKING:
-    from .ctranslate2 import Variable
+from .ctranslate2_file import Variable, weight_of
 
 # (transformers name, CTranslate2 name, which third or half of the rows: (index, parts))
 Entry = tuple[str, str, tuple[int, int]]
@@ -71,9 +69,7 @@ def _heads(path: Path, variables: Mapping[str, Variable], side: str) -> int:
     return count
 
 
-def _shape(
-    path: Path, variables: Mapping[str, Variable], name: str, rank: int
-) -> tuple[int, ...]:
+def _shape(path: Path, variables: Mapping[str, Variable], name: str, rank: int) -> tuple[int, ...]:
     variable = variables.get(name)
     if variable is None or len(variable.shape) != rank:
         got = "nothing" if variable is None else f"{len(variable.shape)}"
@@ -90,8 +86,6 @@ def weights_of(
     """All parameters of ``WhisperForConditionalGeneration`` but the tied ``proj_out``.
 
     Raises ``CheckpointError`` when one is missing or its shape does not fit the rest."""
-    from .ctranslate2 import weight_of
-
     weights: dict[str, Weight] = {}
     for name, stored, (index, parts) in _entries(config):
         variable = variables.get(stored)
