@@ -68,11 +68,10 @@ def run_block(language: str, code: str, folder: Path) -> None:
     assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
 
 
-def test_the_block_of_the_extension_guide_runs(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
-    language, code = BLOCK.findall(page)[0]
-    assert language == "python"
-    run_block(language, code, tmp_path)
+def test_the_blocks_of_the_extension_guide_run_in_order(tmp_path: Path) -> None:
+    blocks = BLOCK.findall((ROOT / "docs" / "extend.md").read_text(encoding="utf-8"))
+    assert {language for language, _ in blocks} == {"python"}
+    run_block("python", "\n".join(code for _, code in blocks), tmp_path)
 
 
 @pytest.mark.real
