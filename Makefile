@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
 
-.PHONY: help setup demo test fast slow lint format docs clean
+.PHONY: help setup demo test fast slow lint style types format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -36,10 +36,14 @@ fast: setup
 slow: setup
 	$(RUN) -m pytest -m slow
 
-# mypy sees the mapped folders through the links in src/edgegen, pyright and ruff in their own place.
-lint: setup
+lint: style types
+
+style: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+# mypy sees the mapped folders through the links in src/edgegen, pyright in their own place.
+types: setup
 	$(RUN) -m mypy
 	$(RUN) -m mypy tests bench docs
 	$(RUN) -m pyright --pythonpath $(RUN)
