@@ -21,7 +21,9 @@ RowIndependence = Literal["bit", "rounding"]
 
 # Bytes of a file, elements, parameters: nothing edgegen is for reaches 1 Ti of anything.
 Count = Annotated[int, Meta(ge=0, le=2**40)]
-Positive = Annotated[int, Meta(ge=1, le=2**40)]
+# Lengths in tokens, rows or samples: buffers are allocated from them.
+Length = Annotated[int, Meta(ge=0, le=2**24)]
+Positive = Annotated[int, Meta(ge=1, le=2**24)]
 Small = Annotated[int, Meta(ge=0, le=2**20)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 OptionalId = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
@@ -115,8 +117,8 @@ class GenerationDefaults(Part, frozen=True, kw_only=True):
     forced: tuple[tuple[Small, TokenId], ...] = ()
     suppress: tuple[TokenId, ...] = ()
     suppress_at_start: tuple[TokenId, ...] = ()
-    max_positions: Count = 0
-    max_source: Count = 0
+    max_positions: Length = 0
+    max_source: Length = 0
     max_new_tokens: Positive = 256
 
 
@@ -157,7 +159,7 @@ class PromptParity(Part, frozen=True, kw_only=True):
     """One prompt through checkpoint and bundle. ``error`` is relative to the logits' scale."""
 
     prompt: str
-    tokens: Count
+    tokens: Length
     agreement: Fraction
     error: Magnitude
 

@@ -1,0 +1,240 @@
+"""The rules a manifest of untrusted origin must keep. Knows edgegen.json alone, no other file.
+
+Types, ranges and unknown fields are checked by decoding into ``Manifest``; here stand the version
+policy, the form of paths and what ties fields together. docs/bundle.md gives the reasons.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+
+import msgspec
+
+from edgegen.errors import BundleError
+from edgegen.graph import Port
+from edgegen.manifest import (
+    SCHEMA_VERSION,
+    DraftComponent,
+    GenerationDefaults,
+    Manifest,
+    Tokenizer,
+    Variant,
+)
+
+MANIFEST_NAME = "edgegen.json"
+MAX_MANIFEST_BYTES = 16 * 2**20
+MAX_FILES = 10_000
+MAX_BYTES = 2**40  # of all files together, and of any one buffer a shape asks for
+MAX_RANK = 16
+SHOWN_FAULTS = 20
+
+DTYPES = frozenset(
+    (
+        *("bool", "int4", "int8", "int16", "int32", "int64"),
+        *("uint4", "uint8", "uint16", "uint32", "uint64"),
+        *("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "float64"),
+    )
+)
+# Characters every file system keeps as they are, in one spelling.
+_PATH_PART = re.compile(r"[A-Za-z0-9._+=@,~-]{1,128}")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_FREE_DIM = re.compile(r"[A-Za-z_]\w{0,63}(\+\w{1,64}){0,7}", re.ASCII)
+_VERSION = re.compile(r"([0-9]{1,4})\.([0-9]{1,4})")
+
+
+class _Versioned(msgspec.Struct):
+    """All that is read before the version is known."""
+
+    schema_version: str
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Decode the bytes of edgegen.json.
+
+    Raises ``BundleError`` for other majors, and for whatever is not this major's JSON; nothing
+    else escapes, however the bytes were made.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).schema_version
+    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
+        raise BundleError(f"{MANIFEST_NAME} cannot be read: {_reason(fault)}.") from None
+    newer = _check_version(version)
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
+        way_out = (
+            f" It has version {version}, newer than {SCHEMA_VERSION}: pip install -U edgegen."
+            if newer
+            else ""
+        )
+        raise BundleError(
+            f"{MANIFEST_NAME} does not follow version {SCHEMA_VERSION}: {_reason(fault)}.{way_out}"
+        ) from None
+
+
+def _check_version(version: str) -> bool:
+    """True when a newer minor; raises ``BundleError`` for a major this reader does not know."""
+    found = _VERSION.fullmatch(version)
+    if not found:
+        raise BundleError(
+            f"{MANIFEST_NAME}: schema_version must look like {SCHEMA_VERSION!r}, "
+            f"not {shown(version)}."
+        )
+    own_major, own_minor = map(int, SCHEMA_VERSION.split("."))
+    major, minor = int(found[1]), int(found[2])
+    if major != own_major:
+        way_out = "pip install -U edgegen" if major > own_major else "export the model anew"
+        raise BundleError(
+            f"{MANIFEST_NAME} has version {version}; this edgegen reads {own_major}.x: {way_out}."
+        )
+    return minor > own_minor
+
+
+def _reason(fault: Exception) -> str:
+    """What went wrong, in one line that holds nothing a terminal would act on."""
+    if isinstance(fault, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(fault, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return shown(str(fault))
+
+
+def shown(text: str, limit: int = 160) -> str:
+    """Text of untrusted origin for a message: escaped when needed, never a second line."""
+    kept = text if len(text) <= limit else text[: limit - 3] + "..."
+    return kept if kept.isprintable() and kept else repr(kept)
+
+
+def one_line(faults: Iterable[str]) -> str:
+    """All faults as one line; past ``SHOWN_FAULTS`` they are counted."""
+    listed = list(faults)
+    more = len(listed) - SHOWN_FAULTS
+    return "; ".join(listed[:SHOWN_FAULTS]) + (f"; and {more} more" if more > 0 else "") + "."
+
+
+def path_fault(path: str) -> str | None:
+    """Why ``path`` may not name a file of a bundle, or None."""
+    if "\0" in path:
+        return "holds a NUL"
+    if "\\" in path:
+        return "holds a backslash; use /"
+    if path.startswith("/") or _DRIVE.match(path):
+        return "is not relative to the bundle"
+    parts = path.split("/")
+    if ".." in parts:
+        return "leaves the bundle"
+    for part in parts:
+        if not _PATH_PART.fullmatch(part) or part.endswith(".") or _DEVICE_NAME.fullmatch(part):
+            return f"has the part {shown(part)!r}, which is not a name on every system"
+    if path.casefold() == MANIFEST_NAME:
+        return "is the manifest itself"
+    return None
+
+
+def manifest_faults(manifest: Manifest) -> list[str]:
+    """Everything in ``manifest`` that decoding cannot see to be wrong; empty when it may be used.
+
+    Also to be run on manifests made in Python: those were never decoded, so round-trip them first.
+    """
+    listed = {file.path for file in manifest.files}
+    faults = list(_file_list_faults(manifest))
+    for name, tokenizer in manifest.tokenizers.items():
+        faults += _tokenizer_faults(f"tokenizer {shown(name)}", tokenizer, listed)
+    for name, component in manifest.components.items():
+        for index, variant in enumerate(component.variants):
+            faults += _variant_faults(f"component {shown(name)}[{index}]", variant, listed)
+    faults += _id_faults(manifest.generation, manifest.vocabulary)
+    faults += _draft_faults(manifest.drafts, set(manifest.components))
+    return faults
+
+
+def _file_list_faults(manifest: Manifest) -> Iterator[str]:
+    if len(manifest.files) > MAX_FILES:
+        yield f"{len(manifest.files)} files are listed, at most {MAX_FILES} may be"
+    if sum(file.size for file in manifest.files) > MAX_BYTES:
+        yield f"the files are said to hold more than {MAX_BYTES} bytes"
+    seen: dict[str, str] = {}
+    for file in manifest.files:
+        if fault := path_fault(file.path):
+            yield f"path {shown(file.path)} {fault}"
+            continue
+        other = seen.setdefault(file.path.casefold(), file.path)
+        if other is not file.path:
+            same = "twice" if other == file.path else f"beside {other}, the same to some systems"
+            yield f"path {file.path} is listed {same}"
+
+
+def _tokenizer_faults(where: str, tokenizer: Tokenizer, listed: set[str]) -> Iterator[str]:
+    if tokenizer.kind == "tokenizers" and tokenizer.path is None:
+        yield f"{where} has no path"
+    if tokenizer.path is not None and tokenizer.path not in listed:
+        yield f"{where} names {shown(tokenizer.path)}, which is not in files"
+
+
+def _variant_faults(where: str, variant: Variant, listed: set[str]) -> Iterator[str]:
+    for path in (variant.file, *variant.weights):
+        if path not in listed:
+            yield f"{where} names {shown(path)}, which is not in files"
+    beside = PurePosixPath(variant.file).parent
+    for path in variant.weights:
+        if beside not in PurePosixPath(path).parents:
+            yield f"{where} has weights {shown(path)} outside the folder of its graph"
+    for side in (variant.graph.inputs, variant.graph.outputs):
+        if len({port.name for port in side}) < len(side):
+            yield f"{where} names a port twice"
+        for port in side:
+            yield from _port_faults(where, port)
+    yield from _cache_faults(where, variant)
+
+
+def _port_faults(where: str, port: Port) -> Iterator[str]:
+    name = shown(port.name)
+    if not port.name or len(port.name) > 256:
+        yield f"{where} has a port name of {len(port.name)} characters"
+    if port.dtype not in DTYPES:
+        yield f"{where} port {name} has the unknown type {shown(port.dtype)}"
+    if len(port.shape) > MAX_RANK:
+        yield f"{where} port {name} has {len(port.shape)} dimensions, at most {MAX_RANK} may be"
+        return
+    sizes = [dim for dim in port.shape if isinstance(dim, int)]
+    if any(size < 0 for size in sizes) or math.prod(max(1, s) for s in sizes) * 8 > MAX_BYTES:
+        yield f"{where} port {name} has an absurd shape"
+    for dim in port.shape:
+        if isinstance(dim, str) and not _FREE_DIM.fullmatch(dim):
+            yield f"{where} port {name} has a dimension {shown(dim)!r}, which is no name or sum"
+
+
+def _cache_faults(where: str, variant: Variant) -> Iterator[str]:
+    cache = variant.cache
+    if cache.kind in ("append", "in_place") and not (
+        cache.layers and cache.heads and cache.head_dim
+    ):
+        yield f"{where} has an {cache.kind} cache without layers, heads or head_dim"
+    numbers = 2 * cache.layers * cache.heads * cache.head_dim
+    if numbers * variant.buckets.get("capacity", 1) * 4 > MAX_BYTES:
+        yield f"{where} asks for a cache of more than {MAX_BYTES} bytes"
+
+
+def _id_faults(generation: GenerationDefaults, vocabulary: int) -> Iterator[str]:
+    """Ids index rows of logits, so one outside the vocabulary would fail in mid-sentence."""
+    groups: dict[str, tuple[int, ...]] = {
+        "start": generation.start,
+        "end": generation.end,
+        "pad": (generation.pad,),
+        "forced": tuple(token for _, token in generation.forced),
+        "suppress": generation.suppress,
+        "suppress_at_start": generation.suppress_at_start,
+    }
+    for name, ids in groups.items():
+        if ids and max(ids) >= vocabulary:
+            yield f"generation.{name} holds {max(ids)}, the vocabulary has {vocabulary} ids"
+
+
+def _draft_faults(drafts: tuple[DraftComponent, ...], components: set[str]) -> Iterator[str]:
+    for draft in drafts:
+        if draft.component not in components:
+            yield f"draft {shown(draft.method)} names no component {shown(draft.component)}"
