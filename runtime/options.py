@@ -1,0 +1,190 @@
+"""GenerationOptions: everything a caller can ask of one generation, checked once when made.
+
+Names are those of transformers' ``GenerationConfig`` wherever it has the same thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self, cast
+
+from edgegen.errors import InputError
+from edgegen.registry import unknown
+
+from .drafters import DRAFTERS
+from .verify import VERIFIERS
+
+Task = Literal["transcribe", "translate"]
+VerifierName = Literal["match", "rejection", "typical"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """What to generate and how. Raises ``InputError`` naming every fault in one line.
+
+    Lists are accepted where tuples are named and become tuples.
+    """
+
+    # Most tokens to emit, the end token included; None takes the bundle's default.
+    max_new_tokens: int | None = None
+    # The end tokens are forbidden until this many tokens are out.
+    min_new_tokens: int = 0
+    # False takes the likeliest token and ignores temperature, top_k, top_p, min_p and seed.
+    do_sample: bool = False
+    # Logits are divided by it before anything is cut; below 1 is more certain.
+    temperature: float = 1.0
+    # Keep the k likeliest tokens, ties with the last included; 0 keeps all.
+    top_k: int = 0
+    # Keep the fewest likeliest tokens that hold this much probability; 1 keeps all.
+    top_p: float = 1.0
+    # Drop tokens less likely than this share of the likeliest one; 0 drops none.
+    min_p: float = 0.0
+    # Above 1 makes every token already in the decoder's text less likely; 1 is off.
+    repetition_penalty: float = 1.0
+    # No run of this many tokens occurs twice in the decoder's text; 0 is off.
+    no_repeat_ngram_size: int = 0
+    # Texts that may not be written, in the tokenizer's own spelling of them, with or
+    # without a space before; another spelling of the same letters stays possible.
+    bad_words: tuple[str, ...] = ()
+    # The same as token sequences.
+    bad_words_ids: tuple[tuple[int, ...], ...] = ()
+    # Texts that end the generation wherever they appear; they are cut from the text.
+    stop: tuple[str, ...] = ()
+    # Key of the noise: the same seed gives the same text whatever the drafter.
+    seed: int = 0
+    # None: no log-probabilities; 0: the emitted tokens'; k: also the k likeliest of each step.
+    logprobs: int | None = None
+    # Token ids never emitted, beside those the bundle suppresses.
+    suppress: tuple[int, ...] = ()
+    # (index among the new tokens, id) pairs; they win over the bundle's at the same index.
+    forced: tuple[tuple[int, int], ...] = ()
+    # Language spoken or wanted, as the bundle names it; None lets the model or bundle decide.
+    language: str | None = None
+    # What a speech model is to write: the words spoken, or their English translation.
+    task: Task | None = None
+    # Whether a speech model is to write timestamps.
+    timestamps: bool = False
+    # Which drafter speculates; "none" is plain decoding. Only `verifier` can change the text.
+    draft: str = "none"
+    # Draft tokens a step; None lets the calibration decide.
+    num_assistant_tokens: int | None = None
+    # How drafts are accepted: "match" gives the text of plain decoding, "rejection" its
+    # distribution, "typical" is lossy.
+    verifier: VerifierName = "match"
+    # True shortens a source that is too long, with a warning; False refuses it.
+    truncate: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
+        faults = [*_number_faults(self), *_kind_faults(self), *_sequence_faults(self)]
+        if faults:
+            raise InputError(f"generation options: {'; '.join(faults)}.")
+
+    def with_changes(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked again. Unknown names raise ``InputError``."""
+        names = [field.name for field in fields(self)]
+        strange = [unknown("option", name, names) for name in changes if name not in names]
+        if strange:
+            raise InputError(f"generation options: {' '.join(strange)}")
+        return replace(self, **changes)
+
+
+# field: (whole number?, None allowed?, lowest, whether the lowest itself is allowed, highest)
+_RANGES: dict[str, tuple[bool, bool, float, bool, float]] = {
+    "max_new_tokens": (True, True, 1, True, math.inf),
+    "min_new_tokens": (True, False, 0, True, math.inf),
+    "temperature": (False, False, 0, False, math.inf),
+    "top_k": (True, False, 0, True, math.inf),
+    "top_p": (False, False, 0, False, 1),
+    "min_p": (False, False, 0, True, 1),
+    "repetition_penalty": (False, False, 0, False, math.inf),
+    "no_repeat_ngram_size": (True, False, 0, True, math.inf),
+    "seed": (True, False, 0, True, 2**64 - 1),
+    "logprobs": (True, True, 0, True, math.inf),
+    "num_assistant_tokens": (True, True, 1, True, math.inf),
+}
+
+
+def _number_faults(options: GenerationOptions) -> list[str]:
+    faults: list[str] = []
+    for name, (whole, optional, low, closed, high) in _RANGES.items():
+        value: object = getattr(options, name)
+        if value is None and optional:
+            continue
+        kind = int if whole else (int, float)
+        good = isinstance(value, kind) and not isinstance(value, bool)
+        if not (good and _within(cast(float, value), low, closed, high)):
+            bound = f"{'at least' if closed else 'above'} {low:g}"
+            bound += f" and at most {high:g}" if high < math.inf else ""
+            way_out = " (do_sample=False is greedy)" if name == "temperature" else ""
+            wanted = f"{'a whole number' if whole else 'a number'} {bound}{way_out}"
+            faults.append(f"{name} must be {wanted}, got {value!r}")
+    most, least = options.max_new_tokens, options.min_new_tokens
+    if not faults and most is not None and least > most:
+        faults.append(f"min_new_tokens={least} is more than max_new_tokens={most}")
+    return faults
+
+
+def _within(value: float, low: float, closed: bool, high: float) -> bool:
+    finite = math.isfinite(value)
+    return finite and value <= high and (value >= low if closed else value > low)
+
+
+def _kind_faults(options: GenerationOptions) -> list[str]:
+    faults = [
+        f"{name} must be True or False, got {getattr(options, name)!r}"
+        for name in ("do_sample", "timestamps", "truncate")
+        if not isinstance(getattr(options, name), bool)
+    ]
+    if options.task not in (None, "transcribe", "translate"):
+        faults.append(f"task must be 'transcribe', 'translate' or None, got {options.task!r}")
+    if options.language is not None and not _text(options.language):
+        faults.append(f"language must be a name or None, got {options.language!r}")
+    if options.draft not in DRAFTERS:
+        faults.append(unknown("drafter", str(options.draft), list(DRAFTERS)).rstrip("."))
+    if options.verifier not in VERIFIERS:
+        faults.append(unknown("verifier", str(options.verifier), list(VERIFIERS)).rstrip("."))
+    return faults
+
+
+def _sequence_faults(options: GenerationOptions) -> list[str]:
+    faults: list[str] = []
+    for name in ("stop", "bad_words"):
+        if not _all(getattr(options, name), _text):
+            faults.append(f"{name} must be non-empty texts, got {getattr(options, name)!r}")
+    if not _all(options.suppress, _token):
+        faults.append(f"suppress must be token ids, got {options.suppress!r}")
+    words = options.bad_words_ids
+    if not _all(words, lambda word: word != () and _all(word, _token)):
+        faults.append(f"bad_words_ids must be non-empty sequences of token ids, got {words!r}")
+    forced = options.forced
+    if not _all(forced, _pair):
+        faults.append(f"forced must be (index, token id) pairs, got {forced!r}")
+    return faults
+
+
+def _all(values: object, good: Callable[[object], bool]) -> bool:
+    if not isinstance(values, tuple):
+        return False
+    return all(good(value) for value in cast(Iterable[object], values))
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _token(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _pair(value: object) -> bool:
+    return _all(value, _token) and len(cast(tuple[int, ...], value)) == 2
+
+
+def _frozen(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in cast(Iterable[object], value))
+    return value
