@@ -105,6 +105,10 @@ class Ops(ABC, Generic[V]):
         """x ``[B, channels, time]``."""
 
     @abstractmethod
+    def pad_reflect(self, x: V, left: int, right: int) -> V:
+        """Mirror ``[B, time]`` at its ends, the edge itself not repeated."""
+
+    @abstractmethod
     def arange(self, like: V, axis: int) -> V:
         """``int64 [size of axis]``: 0, 1, ... as many as ``like`` has along ``axis``."""
 

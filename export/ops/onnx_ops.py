@@ -194,6 +194,9 @@ class OnnxOps(Ops[str]):
         inputs = [x, self.parameter(weight)] + ([] if bias is None else [self.parameter(bias)])
         return self.node("Conv", inputs, strides=[stride], pads=[padding, padding])
 
+    def pad_reflect(self, x: str, left: int, right: int) -> str:
+        return self.node("Pad", [x, self.constant([0, left, 0, right], "int64")], mode="reflect")
+
     def size(self, x: str, axis: int) -> str:
         """``int64`` scalar."""
         shape = self.node("Shape", [x], start=axis, end=axis + 1)

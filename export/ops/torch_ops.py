@@ -128,6 +128,9 @@ class TorchOps(Ops[Tensor]):
         offset = None if bias is None else self.parameter(bias)
         return functional.conv1d(x, self.parameter(weight), offset, stride, padding)
 
+    def pad_reflect(self, x: Tensor, left: int, right: int) -> Tensor:
+        return functional.pad(x[:, None], (left, right), mode="reflect")[:, 0]
+
     def arange(self, like: Tensor, axis: int) -> Tensor:
         return torch.arange(like.shape[axis])
 

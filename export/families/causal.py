@@ -1,0 +1,196 @@
+"""Decoder-only models of the Llama kind: Llama/SmolLM2 and Gemma 3 (text).
+
+What differs between them is a ``Style``: norms, windows, rotary bases. Computation:
+transformers' ``models/llama`` and ``models/gemma3`` (arXiv 2302.13971, 2503.19786).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgegen.errors import CheckpointError
+from edgegen.export.checkpoint import Checkpoint, Weight
+from edgegen.export.ops.base import Ops, V
+from edgegen.export.ops.specs import Activation, FeedForward, Norm, Rope, SelfAttention
+from edgegen.manifest import GenerationDefaults
+
+from .base import Family, Shape, end_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """``sandwich``: a norm after each sublayer too. ``unit_norms``: weights are stored minus 1."""
+
+    sandwich: bool = False
+    head_norms: bool = False
+    unit_norms: bool = False
+    scaled_embeddings: bool = False
+
+
+STYLES: Mapping[str, Style] = {
+    "llama": Style(),
+    "gemma3_text": Style(
+        sandwich=True, head_norms=True, unit_norms=True, scaled_embeddings=True
+    ),
+}
+ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu": "gelu",
+}
+
+
+class Causal(Family):
+    """``decode`` alone: the prompt is a prefill of the same graph."""
+
+    model_types = tuple(STYLES)
+    task = "text-generation"
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(checkpoint)
+        config = self.config
+        self.style = STYLES[checkpoint.model_type]
+        self.width = int(config["hidden_size"])
+        self.heads = int(config["num_attention_heads"])
+        self.kv_heads = int(config.get("num_key_value_heads") or self.heads)
+        self.head_dim = int(config.get("head_dim") or self.width // self.heads)
+        self.layers = int(config["num_hidden_layers"])
+        self.eps = float(config.get("rms_norm_eps", 1e-6))
+        name = str(config.get("hidden_activation") or config.get("hidden_act") or "silu")
+        if name not in ACTIVATIONS:
+            raise CheckpointError(f"activation {name!r} is not known for {checkpoint.model_type}.")
+        self.activation = ACTIVATIONS[name]
+        self.table = "model.embed_tokens.weight"
+        untied = "lm_head.weight" in checkpoint.weights and not config.get("tie_word_embeddings")
+        self.output_table = "lm_head.weight" if untied else self.table
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(
+            vocabulary=int(self.config["vocab_size"]),
+            width=self.width,
+            layers=self.layers,
+            cache_heads=self.kv_heads,
+            head_dim=self.head_dim,
+        )
+
+    def weights(self) -> dict[str, Weight]:
+        found = dict(self.checkpoint.weights)
+        if self.style.unit_norms:
+            for name, weight in self.checkpoint.weights.items():
+                if name.endswith("norm.weight"):
+                    found[name] = Weight(
+                        weight.shape, lambda weight=weight: weight.read() + np.float32(1)
+                    )
+        return found
+
+    def is_local(self, i: int) -> bool:
+        kinds = self.config.get("layer_types")
+        if kinds:
+            return bool(kinds[i] == "sliding_attention")
+        pattern = int(self.config.get("sliding_window_pattern") or 0)
+        return bool(pattern and (i + 1) % pattern)
+
+    def rope(self, i: int) -> Rope:
+        """transformers 5 keeps one set of parameters a layer kind, older configs one or two keys."""
+        local = self.is_local(i)
+        said: Any = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        said = said.get("sliding_attention" if local else "full_attention", said)
+        theta = said.get("rope_theta")
+        if theta is None:
+            key = "rope_local_base_freq" if local and self.style.head_norms else "rope_theta"
+            theta = self.config.get(key, 10000.0)
+        kind = str(said.get("rope_type", said.get("type", "default")))
+        return Rope(theta=float(theta), inverse_scale=self.stretch(kind, said, float(theta)))
+
+    def stretch(self, kind: str, said: Mapping[str, Any], theta: float) -> tuple[float, ...]:
+        """Factors on the rotary rates: ``linear`` and ``llama3`` (transformers, modeling_rope_utils)."""
+        if kind == "default":
+            return ()
+        half = self.head_dim // 2
+        if kind == "linear":
+            return (1.0 / float(said["factor"]),) * half
+        if kind != "llama3":
+            raise CheckpointError(
+                f"rotary scaling {kind!r} is not supported; known: default, linear, llama3."
+            )
+        factor = float(said["factor"])
+        low, high = float(said["low_freq_factor"]), float(said["high_freq_factor"])
+        rates = theta ** (-np.arange(half) * 2.0 / self.head_dim)
+        turns = float(said["original_max_position_embeddings"]) * rates / (2 * np.pi)
+        smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        return tuple(float(f) for f in (1 - smooth) / factor + smooth)
+
+    def norm(self, name: str) -> Norm:
+        return Norm(weight=f"model.{name}.weight", eps=self.eps)
+
+    def attention(self, i: int) -> SelfAttention:
+        at = f"model.layers.{i}.self_attn"
+        biased = f"{at}.q_proj.bias" in self.checkpoint.weights
+        size = float(self.config.get("query_pre_attn_scalar") or self.head_dim)
+        normed = self.style.head_norms
+        return SelfAttention(
+            q=f"{at}.q_proj.weight",
+            k=f"{at}.k_proj.weight",
+            v=f"{at}.v_proj.weight",
+            o=f"{at}.o_proj.weight",
+            q_bias=f"{at}.q_proj.bias" if biased else None,
+            k_bias=f"{at}.k_proj.bias" if biased else None,
+            v_bias=f"{at}.v_proj.bias" if biased else None,
+            o_bias=f"{at}.o_proj.bias" if f"{at}.o_proj.bias" in self.checkpoint.weights else None,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            scale=size**-0.5,
+            rope=self.rope(i),
+            q_norm=self.norm(f"layers.{i}.self_attn.q_norm") if normed else None,
+            k_norm=self.norm(f"layers.{i}.self_attn.k_norm") if normed else None,
+            window=int(self.config.get("sliding_window") or 0) if self.is_local(i) else 0,
+        )
+
+    def feed_forward(self, i: int) -> FeedForward:
+        at = f"model.layers.{i}.mlp"
+        return FeedForward(
+            gate=f"{at}.gate_proj.weight",
+            up=f"{at}.up_proj.weight",
+            down=f"{at}.down_proj.weight",
+            activation=self.activation,
+        )
+
+    def decode(self, ops: Ops[V]) -> None:
+        x = ops.gather_rows(self.table, ops.input("tokens"))
+        if self.style.scaled_embeddings:
+            x = ops.scale(x, self.width**0.5)
+        after = "post_attention_layernorm"
+        inner = ops.norm(x, self.norm("layers.0.input_layernorm"))
+        for i in range(self.layers):
+            at, last = f"layers.{i}", i + 1 == self.layers
+            attended = ops.self_attend(inner, i, self.attention(i))
+            if self.style.sandwich:
+                attended = ops.norm(attended, self.norm(f"{at}.{after}"))
+            before = f"{at}.pre_feedforward_layernorm" if self.style.sandwich else f"{at}.{after}"
+            if last:
+                x, attended = ops.chosen_rows(x), ops.chosen_rows(attended)
+            x, inner = ops.norm_add(x, attended, self.norm(before))
+            fed = ops.ffn(inner, self.feed_forward(i))
+            if self.style.sandwich:
+                fed = ops.norm(fed, self.norm(f"{at}.post_feedforward_layernorm"))
+            following = "norm" if last else f"layers.{i + 1}.input_layernorm"
+            x, inner = ops.norm_add(x, fed, self.norm(following))
+        ops.head(inner, self.output_table)
+
+    def generation(self) -> GenerationDefaults:
+        said: dict[str, Any] = {**self.config, **self.checkpoint.generation}
+        start = said.get("bos_token_id")
+        pad = said.get("pad_token_id")
+        return GenerationDefaults(
+            start=() if start is None else (int(start),),
+            end=end_ids(said, 2),
+            pad=int(pad if pad is not None else 0),
+            max_positions=int(self.config.get("max_position_embeddings") or 0),
+            max_new_tokens=int(said.get("max_new_tokens") or 256),
+        )
