@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
 
-.PHONY: help setup demo test fast slow lint style types format docs clean
+.PHONY: help setup demo test fast slow lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -36,16 +36,18 @@ fast: setup
 slow: setup
 	$(RUN) -m pytest -m slow
 
-lint: style types
+lint: ruff mypy pyright
 
-style: setup
+ruff: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-# mypy sees the mapped folders through the links in src/edgegen, pyright in their own place.
-types: setup
+# Through the links in src/edgegen; pyright reads the mapped folders in their own place.
+mypy: setup
 	$(RUN) -m mypy
 	$(RUN) -m mypy tests bench docs
+
+pyright: setup
 	$(RUN) -m pyright --pythonpath $(RUN)
 
 format: setup
