@@ -82,8 +82,9 @@ class Greedy:
 class Sampling:
     """A draw from the softmax of what temperature, top-k, top-p and min-p leave, in that order.
 
-    The cuts keep exactly the tokens transformers' warpers keep (up to rounding of its float32
-    softmax). ``use`` separates a drafter's own draws from the target's.
+    The cuts keep the tokens transformers' warpers keep, up to rounding of its float32 softmax.
+    Where the edge of top-p falls among equal logits as many stay, but which is arbitrary there
+    and the lowest ids here. ``use`` separates a drafter's own draws from the target's.
     """
 
     seed: int
@@ -105,9 +106,16 @@ class Sampling:
 
     def survivors(self, logits: Row) -> tuple[Ids, Row]:
         """Ids that stay [s], ascending, and their logits over the temperature [s]."""
-        _check(float(logits.max()))
+        top = float(logits.max())
+        _check(top)
         scores = logits if self.temperature == 1 else logits / np.float32(self.temperature)
-        ids = top_ids(scores, self.top_k) if self.top_k else np.flatnonzero(scores > -np.inf)
+        if self.top_k:
+            ids = top_ids(scores, self.top_k)
+        elif self.top_p == 1 and self.min_p > 0:
+            # Below this no token can pass min-p; the margin is far above float32 rounding.
+            ids = np.flatnonzero(scores >= top / self.temperature + math.log(self.min_p) - 0.01)
+        else:
+            ids = np.flatnonzero(scores > -np.inf)
         kept = scores[ids]
         if self.top_p < 1:
             stay = _nucleus(kept, self.top_p)
@@ -221,14 +229,14 @@ def _softmax(scores: Row) -> Row:
 def _nucleus(scores: Row, top_p: float) -> NDArray[np.bool_]:
     """Which scores [s] stay: from the least likely up, drop while the dropped sum to <= 1 - top_p.
 
-    Equal scores are dropped lowest id first, as a stable ascending sort orders them.
+    Of equal scores the highest id is dropped first.
     """
     chances = _softmax(scores)
     spare = np.float32(1 - top_p)
     # Tokens this rare cannot reach half the spare mass together: drop them without sorting.
     stay = chances >= spare / np.float32(2 * len(chances))
     start = chances[~stay].sum(dtype=np.float64)
-    near = np.flatnonzero(stay)
+    near = np.flatnonzero(stay)[::-1]
     order = near[np.argsort(scores[near], kind="stable")]
     reached = (start + np.cumsum(chances[order], dtype=np.float64)).astype(np.float32)
     dropped = reached <= spare
