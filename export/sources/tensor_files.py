@@ -37,7 +37,7 @@ def weights_of(folder: Path) -> tuple[dict[str, Weight], tuple[str, ...]]:
     files = weight_files(folder)
     if not files:
         raise CheckpointError(
-            f"{folder}: no weights, expected {WHOLE[0]}, {INDEXES[0]} with its shards or {WHOLE[1]};"
+            f"{folder}: no weights, expected {' or '.join(WHOLE)} or their shards with an index;"
             " save the model with save_pretrained"
         )
     missing = [file.name for file in files if not file.is_file()]

@@ -106,15 +106,17 @@ def _all_below(ids: object, size: int) -> bool:
 
 def _checked_heads(path: Path, config: Mapping[str, Any], heads: object) -> list[list[int]]:
     layers, count = config["decoder_layers"], config["decoder_attention_heads"]
-    pairs = cast(list[Any], heads) if isinstance(heads, list) else [None]
-    for pair in pairs:
-        if not (_all_below(pair, max(layers, count)) and len(pair) == 2):
-            break
-        if pair[0] >= layers or pair[1] >= count:
-            break
-    else:
-        return pairs
-    raise CheckpointError(
-        f"{path}: config.json's alignment_heads should be pairs [layer < {layers}, head < {count}],"
-        " they are not; take the config.json of the same model"
-    )
+    pairs = cast(list[list[int]], heads) if isinstance(heads, list) else []
+    fit = [
+        _all_below(pair, max(layers, count))
+        and len(pair) == 2
+        and pair[0] < layers
+        and pair[1] < count
+        for pair in pairs
+    ]
+    if not fit or not all(fit):
+        raise CheckpointError(
+            f"{path}: config.json's alignment_heads should be pairs [layer < {layers},"
+            f" head < {count}], they are not; take the config.json of the same model"
+        )
+    return pairs

@@ -1,0 +1,87 @@
+"""A transformers configuration from GGUF metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgegen.errors import CheckpointError
+
+from .base import one_line
+
+# metadata key after the architecture -> configuration key; what comes later wins
+KEYS = {
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    "rope.freq_base": "rope_theta",
+    "attention.key_length": "head_dim",
+    "vocab_size": "vocab_size",
+}
+OPTIONAL = ("attention.sliding_window", "attention.key_length", "vocab_size", "rope.freq_base")
+IDS = {
+    "bos_token_id": "bos_token_id",
+    "eos_token_id": "eos_token_id",
+    "unknown_token_id": "unk_token_id",
+    "padding_token_id": "pad_token_id",
+}
+MODEL_TYPES = {"gemma3": "gemma3_text"}  # a GGUF holds the text half alone
+
+
+def config_of(
+    path: Path, architecture: str, metadata: Mapping[str, Any], tied: bool
+) -> dict[str, Any]:
+    """``metadata`` in the words of transformers, the rest from its own defaults.
+
+    Raises ``CheckpointError`` when a size is missing, or positions are scaled (the file keeps the
+    factors, but not the rule that yields them)."""
+    from transformers import AutoConfig
+
+    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    if scaling != "none":
+        raise CheckpointError(
+            f"{path}: positions are scaled ({scaling!r}), which a GGUF describes only in part;"
+            " name the transformers checkpoint instead"
+        )
+    values = _values(path, architecture, metadata)
+    values["tie_word_embeddings"] = tied
+    model_type = MODEL_TYPES.get(architecture, architecture)
+    try:
+        config: Any = AutoConfig.for_model(model_type, **values)
+    except Exception as error:  # the classes check sizes each in their own way
+        raise CheckpointError(
+            f"{path}: transformers makes no {model_type!r} configuration of its metadata"
+            f" ({one_line(error)}); fetch the file again"
+        ) from None
+    return {**config.to_dict(), "model_type": model_type}
+
+
+def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {"vocab_size": metadata.get("tokenizer.ggml.tokens")}
+    faults: list[str] = []
+    for key, ours in KEYS.items():
+        value = metadata.get(f"{architecture}.{key}")
+        if value is None and key in OPTIONAL:
+            continue
+        if not isinstance(value, (int, float)) or not 0 < value < 1 << 31:
+            faults.append(f"{architecture}.{key} is {value!r}")
+            continue
+        values[ours] = value
+    if not isinstance(values["vocab_size"], int):
+        faults.append("tokenizer.ggml.tokens is missing")
+    if faults:
+        raise CheckpointError(
+            f"{path}: metadata lacks sizes, expected positive numbers: {', '.join(faults)};"
+            " fetch the file again"
+        )
+    for key, ours in IDS.items():
+        value = metadata.get(f"tokenizer.ggml.{key}")
+        if isinstance(value, int):
+            values[ours] = value
+    return values
