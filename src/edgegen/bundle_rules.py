@@ -29,6 +29,7 @@ MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_FILES = 10_000
 MAX_BYTES = 2**40  # of all files together, and of any one buffer a shape asks for
 MAX_RANK = 16
+MAX_CACHE_ROW = 2**22  # keys of one position in all layers; the largest models have 2**18
 SHOWN_FAULTS = 20
 
 DTYPES = frozenset(
@@ -209,13 +210,14 @@ def _port_faults(where: str, port: Port) -> Iterator[str]:
 
 
 def _cache_faults(where: str, variant: Variant) -> Iterator[str]:
+    """Runtimes allocate caches from these numbers before any graph has agreed with them."""
     cache = variant.cache
-    if cache.kind in ("append", "in_place") and not (
-        cache.layers and cache.heads and cache.head_dim
-    ):
-        yield f"{where} has an {cache.kind} cache without layers, heads or head_dim"
-    numbers = 2 * cache.layers * cache.heads * cache.head_dim
-    if numbers * variant.buckets.get("capacity", 1) * 4 > MAX_BYTES:
+    numbers = cache.layers * cache.heads * cache.head_dim
+    if cache.kind in ("append", "in_place", "recurrent") and not numbers:
+        yield f"{where} has a cache of kind {cache.kind} without layers, heads or head_dim"
+    if cache.layers * max(1, cache.heads) * max(1, cache.head_dim) > MAX_CACHE_ROW:
+        yield f"{where} asks for more than {MAX_CACHE_ROW} numbers a position in its cache"
+    if 2 * numbers * variant.buckets.get("capacity", 1) * 4 > MAX_BYTES:
         yield f"{where} asks for a cache of more than {MAX_BYTES} bytes"
 
 

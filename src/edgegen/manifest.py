@@ -70,7 +70,7 @@ class Precision(Part, frozen=True, kw_only=True):
 class Cache(Part, frozen=True, kw_only=True):
     """The decoder's memory: ``layers`` pairs of key and value ports of ``heads`` x ``head_dim``.
 
-    ``recurrent`` caches are ``layers`` states of ``heads * head_dim`` numbers. How many rows an
+    A ``recurrent`` cache is ``layers`` states of ``heads * head_dim`` numbers. How many rows an
     ``in_place`` cache holds is the variant's ``buckets["capacity"]``; without it the runtime
     chooses.
     """
@@ -119,6 +119,8 @@ class GenerationDefaults(Part, frozen=True, kw_only=True):
     suppress_at_start: tuple[TokenId, ...] = ()
     max_positions: Length = 0
     max_source: Length = 0
+    # Long text is split into sentences, each its own source.
+    sentences: bool = False
     max_new_tokens: Positive = 256
 
 

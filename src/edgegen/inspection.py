@@ -1,0 +1,226 @@
+"""What is in a bundle, as data for programs and as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgegen.bundle import Bundle
+from edgegen.bundle_rules import shown
+from edgegen.manifest import Manifest, Parity, Variant
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Everything ``show`` prints, as JSON values; sizes in bytes.
+
+    The manifest's own records are given as they are written; docs/bundle.md explains their fields.
+    """
+    manifest = bundle.manifest
+    return {
+        "path": str(bundle.path),
+        "schema_version": manifest.schema_version,
+        "name": manifest.name,
+        "family": manifest.family,
+        "model_type": manifest.model_type,
+        "task": manifest.task,
+        "parameters": manifest.parameters,
+        "vocabulary": manifest.vocabulary,
+        "size_on_disk_bytes": bundle.size,
+        "licence": manifest.provenance.licence,
+        "generation": msgspec.to_builtins(manifest.generation),
+        "tokenizers": msgspec.to_builtins(manifest.tokenizers),
+        "speech": msgspec.to_builtins(manifest.speech),
+        "has_chat_template": manifest.chat is not None,
+        "components": {
+            name: [_variant(manifest, variant) for variant in component.variants]
+            for name, component in manifest.components.items()
+        },
+        "drafts": msgspec.to_builtins(manifest.drafts),
+        "parity": msgspec.to_builtins(manifest.parity),
+        "provenance": msgspec.to_builtins(manifest.provenance),
+    }
+
+
+def _variant(manifest: Manifest, variant: Variant) -> dict[str, Any]:
+    sizes = {file.path: file.size for file in manifest.files}
+    return {
+        "format": variant.format,
+        "lowering": variant.lowering,
+        "file": variant.file,
+        "file_bytes": sizes[variant.file],
+        "weights": list(variant.weights),
+        # Often shared with other variants, so these do not add up to the size on disk.
+        "weights_bytes": sum(sizes[path] for path in set(variant.weights)),
+        "precision": msgspec.to_builtins(variant.precision),
+        "cache": msgspec.to_builtins(variant.cache),
+        "buckets": dict(variant.buckets),
+        "settings": dict(variant.settings),
+        "inputs": [str(port) for port in variant.graph.inputs],
+        "outputs": [str(port) for port in variant.graph.outputs],
+    }
+
+
+def show(bundle: Bundle, console: Console) -> None:
+    """Print ``bundle`` on ``console``: the model, its variants, parity, special ids, provenance.
+
+    Text from the manifest is escaped: it may hold what a terminal or rich's markup would obey.
+    """
+    manifest = bundle.manifest
+    console.print(_facts(shown(manifest.name), _model_facts(bundle)))
+    console.print(_variant_table(manifest))
+    console.print(_parity_table(manifest.parity))
+    if manifest.drafts:
+        console.print(_draft_table(manifest))
+    console.print(_facts("Special ids", _id_facts(manifest)))
+    console.print(_facts("Provenance", _provenance_facts(manifest)))
+
+
+def _model_facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    manifest = bundle.manifest
+    kind = manifest.model_type
+    yield "family", manifest.family if kind == manifest.family else f"{manifest.family} ({kind})"
+    yield "task", manifest.task
+    yield "size on disk", size_text(bundle.size)
+    yield "parameters", count_text(manifest.parameters)
+    yield "vocabulary", f"{manifest.vocabulary:,}"
+    yield "tokenizers", ", ".join(f"{n}: {t.kind}" for n, t in manifest.tokenizers.items())
+    if manifest.speech is not None:
+        seconds = manifest.speech.window_samples / manifest.speech.sample_rate
+        languages = len(manifest.speech.languages) or 1
+        yield "speech", f"windows of {seconds:g} s, {languages} language{'s'[: languages > 1]}"
+    yield "licence", manifest.provenance.licence
+
+
+def _variant_table(manifest: Manifest) -> Table:
+    headings = ("component", "format", "weights", "group", "rows", "cache", "shapes")
+    table = _table("Graphs", *headings, "graph", "weight file")
+    for name, component in manifest.components.items():
+        for variant in component.variants:
+            said = _variant(manifest, variant)
+            _row(
+                table,
+                name,
+                f"{variant.format} {variant.lowering}",
+                variant.precision.weight_format,
+                str(variant.precision.group_size or "-"),
+                {"bit": "exact", "rounding": "to rounding"}[variant.precision.rows],
+                variant.cache.kind,
+                " ".join(f"{dim}={size}" for dim, size in variant.buckets.items()) or "dynamic",
+                size_text(said["file_bytes"]),
+                _weights_text(variant, said["weights_bytes"]),
+            )
+    return table
+
+
+def _weights_text(variant: Variant, size: int) -> str:
+    if not variant.weights:
+        return "inside"
+    names = ", ".join(sorted({PurePosixPath(path).name for path in variant.weights}))
+    return f"{size_text(size)} {names}"
+
+
+def _parity_table(parity: tuple[Parity, ...]) -> Table:
+    table = _table(
+        "Parity with the checkpoint", "variant", "agreement", "logit error", "rows error", "prompts"
+    )
+    for found in parity:
+        variant = f"{found.format} {found.weight_format}"
+        if found.skipped:
+            _row(table, variant, "not measured", "-", "-", "-")
+            continue
+        numbers = (f"{found.agreement:.2%}", f"{found.max_error:.2e}", f"{found.rows_error:.2e}")
+        _row(table, variant, *numbers, str(len(found.prompts)))
+    if not parity:
+        _row(table, "-", "not measured", "-", "-", "-")
+    return table
+
+
+def _draft_table(manifest: Manifest) -> Table:
+    table = _table("Drafts", "method", "promise", "component", "target")
+    for draft in manifest.drafts:
+        target = draft.target_sha256[:12]
+        _row(table, draft.method, draft.lossless, draft.component, target)
+    return table
+
+
+def _id_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Ids that are set; long lists by their length."""
+    generation = manifest.generation
+    yield "start", _ids(generation.start)
+    yield "end", _ids(generation.end)
+    yield "pad", str(generation.pad)
+    for name in ("source_prefix", "source_suffix", "suppress", "suppress_at_start"):
+        if ids := getattr(generation, name):
+            yield name.replace("_", " "), _ids(ids)
+    if generation.forced:
+        yield "forced", ", ".join(f"{token} at {index}" for index, token in generation.forced)
+    yield "max source", str(generation.max_source or "no limit")
+    yield "max positions", str(generation.max_positions or "no limit")
+
+
+def _ids(ids: tuple[int, ...]) -> str:
+    listed = ", ".join(map(str, ids[:8])) or "none"
+    return listed if len(ids) <= 8 else f"{listed}, ... {len(ids)} in all"
+
+
+def _provenance_facts(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    origin = manifest.provenance
+    yield "source", f"{origin.source} ({origin.kind})"
+    yield "revision", origin.revision
+    yield "created", origin.created
+    yield "command", origin.command
+    yield "versions", ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    for note in origin.notes:
+        yield "note", note
+
+
+def _facts(title: str, facts: Iterator[tuple[str, str]]) -> Table:
+    table = _table(title, "", "")
+    table.show_header = False
+    for name, value in facts:
+        _row(table, name, value or "-")
+    return table
+
+
+def _table(title: str, *headings: str) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    from rich.text import Text
+
+    table.add_row(*(Text(shown(cell, limit=2000)) for cell in cells))
+
+
+def size_text(size: int) -> str:
+    """Bytes for people, in powers of 1000: ``37.4 MB``."""
+    value = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.1f} {unit}" if unit != "B" else f"{size} B"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def count_text(count: int) -> str:
+    """A count for people: ``37.8 M``."""
+    value = float(count)
+    for unit in ("", " k", " M", " G"):
+        if value < 1000:
+            return f"{value:.1f}{unit}" if unit else str(count)
+        value /= 1000
+    return f"{value:.1f} T"
