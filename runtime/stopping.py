@@ -76,6 +76,11 @@ class Stopping:
         self._ends, self._room = frozenset(ends), max_new_tokens
         self._strings, self._text = StopStrings(stop), text if stop else None
 
+    @property
+    def room(self) -> int:
+        """Tokens that may still be emitted."""
+        return self._room
+
     def check(self, tokens: Sequence[int]) -> Cut:
         """Take the new tokens of a step, in order. Not to be called after a reason came back."""
         for index, token in enumerate(tokens):

@@ -1,0 +1,208 @@
+"""A bundle opened on a device: sessions compiled when first needed, shared by threads.
+
+Turns a source into a decoder with its memory, and options into a loop. Knows nothing of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.bundle import Bundle
+from edgegen.devices import Device, DeviceOptions, Session
+from edgegen.devices.device import Feeds, Tensor
+from edgegen.errors import BundleError, DeviceError, InputError
+from edgegen.manifest import Variant
+
+from .decoder import Decoder
+from .drafters import DRAFTERS
+from .drafters.base import Materials
+from .filters import build_filters
+from .generation import Generation
+from .options import GenerationOptions
+from .sampling import build_sampler
+from .stopping import Stopping, TextSoFar
+from .verify import VERIFIERS, Lossless, Verifier
+
+DEFAULT_DRAFT_LENGTH = 8
+LOSSLESS: tuple[Lossless, ...] = (
+    "lossy",
+    "distribution-identical",
+    "greedy-identical",
+    "sample-identical",
+)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What ``encode`` left: cross keys and values and the source mask, and the seconds it took."""
+
+    feeds: Feeds
+    features_seconds: float = 0.0
+    encode_seconds: float = 0.0
+
+
+class Engine:
+    """Compiled parts of one bundle on one device. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device,
+        options: DeviceOptions,
+        precision: str | None = None,
+    ) -> None:
+        why = device.missing()
+        if why is not None:
+            raise DeviceError(f"device {device.name} cannot be used here: {why}.")
+        self.bundle, self.device, self.options = bundle, device, options
+        self.manifest = bundle.manifest
+        self.variants = {
+            name: choose_variant(bundle, name, device, precision)
+            for name in self.manifest.components
+        }
+        self.compile_seconds: dict[str, float] = {}
+        self._sessions: dict[str, Session] = {}
+        self._lock = Lock()
+        self._closed = False
+
+    def session(self, name: str) -> Session:
+        """The compiled component, compiled now if it was not needed before."""
+        found = self._sessions.get(name)
+        if found is not None:
+            return found
+        with self._lock:
+            if self._closed:
+                raise InputError("the pipeline is closed; load the bundle again.")
+            if name not in self._sessions:
+                start = perf_counter()
+                variant = self.variants[name]
+                file = self.bundle.file(variant.file)
+                self._sessions[name] = self.device.compile(file, variant, self.options)
+                self.compile_seconds[name] = perf_counter() - start
+            return self._sessions[name]
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            for session in self._sessions.values():
+                session.close()
+            self._sessions.clear()
+
+    # -------------------------------------------------------------- source
+
+    def remember_ids(self, ids: Sequence[int]) -> Memory:
+        """Encode source ids, end mark included."""
+        feeds: dict[str, Tensor] = {
+            "input_ids": np.asarray([ids], np.int64),
+            "source_mask": np.zeros((1, len(ids)), np.float32),
+        }
+        return self._remember(feeds, 0.0)
+
+    def remember_samples(self, samples: NDArray[np.float32]) -> Memory:
+        """Encode one window of audio, ``[window_samples]``."""
+        session = self.session("features")
+        start = perf_counter()
+        features = session.request().run({"samples": samples[None]})["features"]
+        return self._remember({"features": features}, perf_counter() - start)
+
+    def _remember(self, feeds: dict[str, Tensor], features_seconds: float) -> Memory:
+        session = self.session("encode")
+        start = perf_counter()
+        wanted = session.graph.input_names()
+        # A request of its own: its output buffers live as long as this memory does.
+        outputs = session.request().run({k: v for k, v in feeds.items() if k in wanted})
+        seconds = perf_counter() - start
+        mask = {k: v for k, v in feeds.items() if k == "source_mask"}
+        return Memory({**outputs, **mask}, features_seconds, seconds)
+
+    def decoder(self, memory: Memory | None = None) -> Decoder:
+        """A decoder at the start of a text."""
+        session = self.session("decode")
+        limit = self.manifest.generation.max_positions
+        feeds = None if memory is None else memory.feeds
+        return Decoder(session, self.variants["decode"], feeds, limit)
+
+    # ------------------------------------------------------------- options
+
+    def generation(
+        self,
+        decoder: Decoder,
+        options: GenerationOptions,
+        *,
+        prompt_length: int,
+        encode: Callable[[str], Sequence[int]] | None = None,
+        text: TextSoFar | None = None,
+        stop: Sequence[str] = (),
+    ) -> Generation:
+        """The loop for one text, as the options and the bundle's defaults ask."""
+        defaults, manifest = self.manifest.generation, self.manifest
+        ends = frozenset(defaults.end)
+        most = options.max_new_tokens or defaults.max_new_tokens
+        if defaults.max_positions:
+            # The last token is never fed, so it needs no position.
+            most = min(most, defaults.max_positions - prompt_length + 1)
+        if most < 1:
+            raise InputError(
+                f"the prompt has {prompt_length} tokens and the model {defaults.max_positions} "
+                "positions; shorten the prompt."
+            )
+        materials = Materials(ends=ends, vocabulary=manifest.vocabulary)
+        plain = options.draft == "none"
+        return Generation(
+            target=decoder,
+            sampler=build_sampler(options),
+            filters=build_filters(
+                options,
+                defaults,
+                vocabulary=manifest.vocabulary,
+                speech=manifest.speech,
+                encode=encode,
+            ),
+            stopping=Stopping(ends=ends, max_new_tokens=most, stop=stop, text=text),
+            verifier=make_verifier(options),
+            drafter=DRAFTERS[options.draft].make(materials),
+            draft_length=0 if plain else options.num_assistant_tokens or DEFAULT_DRAFT_LENGTH,
+            logprobs=options.logprobs,
+        )
+
+    def lossless(self, options: GenerationOptions) -> Lossless:
+        """The class of what runs against plain decoding of the same bundle."""
+        if options.draft == "none":
+            return "sample-identical"
+        classes = (DRAFTERS[options.draft].lossless, VERIFIERS[options.verifier].lossless)
+        return min(classes, key=LOSSLESS.index)
+
+
+def make_verifier(options: GenerationOptions) -> Verifier:
+    kind = VERIFIERS[options.verifier]
+    return kind(seed=options.seed) if options.verifier == "rejection" else kind()  # type: ignore[call-arg]
+
+
+def choose_variant(
+    bundle: Bundle, component: str, device: Device, precision: str | None = None
+) -> Variant:
+    """The variant of a component this device takes, the smallest weights first."""
+    order = ("int4", "int8", "bf16", "fp16", "fp32")
+    limits, found = device.limits, bundle.component(component).variants
+    fits = [
+        variant
+        for variant in found
+        if variant.format in limits.formats
+        and variant.precision.weight_format in limits.weight_formats
+        and variant.cache.kind in limits.caches
+        and (precision is None or variant.precision.weight_format == precision)
+    ]
+    if not fits:
+        has = ", ".join(f"{v.format} {v.precision.weight_format}" for v in found)
+        asked = f" in {precision}" if precision else ""
+        raise BundleError(
+            f"{bundle.path}: {device.name} runs none of the variants of {component}{asked}; "
+            f"the bundle has {has}. Export with --format {limits.formats[0]}."
+        )
+    return min(fits, key=lambda variant: order.index(variant.precision.weight_format))

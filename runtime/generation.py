@@ -1,0 +1,137 @@
+"""The one loop: draft, decode, verify, keep.
+
+Plain decoding is the empty draft, a chain is a tree with one child a node, a prompt is a decode
+call over many tokens. Knows nothing of text, encoders or devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+from .decoder import Scores
+from .drafters.base import Context, Drafter
+from .filters import LogitsFilter
+from .history import HistoryBuffer
+from .sampling import Sampler, TokenScore, log_probabilities
+from .stopping import Cut, Stopping
+from .verify import Draft, LogitRows, Verdict, Verifier
+
+# Rows of a prefill computed in one call: bounds the mask and the scores of a long prompt.
+PREFILL_CHUNK = 512
+NOTHING = Draft()
+
+
+class Target(Protocol):
+    """What the loop needs of a decoder."""
+
+    @property
+    def length(self) -> int: ...
+    def forward(
+        self, tokens: Sequence[int], parents: Sequence[int] | None = None, first_row: int = 0
+    ) -> Scores: ...
+    def keep(self, length: int, rows: Sequence[int] = ()) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One turn of the loop. Times in seconds; ``seconds`` holds the two others and the host's."""
+
+    tokens: tuple[int, ...]
+    drafted: int
+    accepted: int
+    rows: int  # rows of the decode call(s)
+    draft_seconds: float
+    decode_seconds: float
+    seconds: float
+    cut: Cut
+    scores: tuple[TokenScore, ...] = ()
+
+
+@dataclass(kw_only=True)
+class Generation:
+    """One text being made. ``draft_length`` 0 never asks the drafter.
+
+    ``logprobs`` as in ``GenerationOptions``: of the row after filters, before temperature.
+    """
+
+    target: Target
+    sampler: Sampler
+    filters: Sequence[LogitsFilter]
+    stopping: Stopping
+    verifier: Verifier
+    drafter: Drafter
+    draft_length: int = 0
+    logprobs: int | None = None
+
+    def run(self, prompt: Sequence[int], source: Sequence[int] = ()) -> Iterator[Step]:
+        """Steps until the text ends. ``prompt`` holds at least one token not in the cache yet."""
+        target, history, tokens = self.target, HistoryBuffer(prompt, source), list(prompt)
+        reason = None
+        while reason is None:
+            start = perf_counter()
+            self._prefill(tokens)
+            base = target.length
+            pending = tokens[base:]
+            draft = self._draft(tokens, source)
+            drafted_at = perf_counter()
+
+            root = len(pending) - 1
+            parents = None
+            if len(draft) and not draft.is_chain:
+                parents = [*range(-1, root), *(root + 1 + p for p in draft.parents)]
+            scores = target.forward([*pending, *draft.tokens], parents, first_row=root)
+            decoded_at = perf_counter()
+            rows = LogitRows(scores.logits, self.sampler, history, self.filters)
+            verdict = self.verifier.verify(draft, rows)
+
+            new = [*(draft.tokens[i] for i in verdict.path), verdict.token]
+            cut = self.stopping.check(new)
+            del new[cut.keep :]
+            kept = verdict.path[: len(new) - 1]
+            target.keep(base + root + 1, [base + root + 1 + i for i in kept])
+            scored = self._scores(rows, verdict, new)
+            tokens += new
+            history.commit(new)
+            if self.draft_length:
+                self.drafter.commit(len(tokens) - 1)
+            reason = cut.reason
+            yield Step(
+                tokens=tuple(new),
+                drafted=len(draft),
+                accepted=len(kept),
+                rows=len(pending) + len(draft),
+                draft_seconds=drafted_at - start,
+                decode_seconds=decoded_at - drafted_at,
+                seconds=perf_counter() - start,
+                cut=cut,
+                scores=scored,
+            )
+
+    def _prefill(self, tokens: Sequence[int]) -> None:
+        """Feed all but the last chunk of a long prompt; their logits are not asked for."""
+        target = self.target
+        while len(tokens) - target.length > PREFILL_CHUNK:
+            base = target.length
+            chunk = tokens[base : base + PREFILL_CHUNK]
+            target.forward(chunk, first_row=len(chunk) - 1)
+            target.keep(base + len(chunk))
+
+    def _draft(self, tokens: Sequence[int], source: Sequence[int]) -> Draft:
+        limit = min(self.draft_length, self.stopping.room - 1)
+        if limit < 1:
+            return NOTHING
+        return self.drafter.draft(Context(source=source, tokens=tokens), limit)
+
+    def _scores(
+        self, rows: LogitRows, verdict: Verdict, new: Sequence[int]
+    ) -> tuple[TokenScore, ...]:
+        if self.logprobs is None:
+            return ()
+        nodes = [-1, *verdict.path][: len(new)]
+        return tuple(
+            log_probabilities(rows.filtered(1 + node, new[:depth]), token, self.logprobs)
+            for depth, (node, token) in enumerate(zip(nodes, new, strict=True))
+        )

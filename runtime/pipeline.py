@@ -1,0 +1,166 @@
+"""``load`` a bundle, ``generate`` from it, ``stream`` its text as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self, cast, overload
+
+from edgegen.bundle import Bundle
+from edgegen.devices import DeviceOptions, device_named
+from edgegen.errors import InputError
+from edgegen.registry import Registry
+
+from .engine import Engine
+from .options import GenerationOptions
+from .result import Result
+from .task import Message, Running, Source, Task
+from .tokenizer import load_tokenizer
+
+TASKS: Registry[Any] = Registry(
+    "task",
+    {
+        "text2text-generation": "edgegen.runtime.text:TextTask",
+        "text-generation": "edgegen.runtime.text:TextTask",
+        "automatic-speech-recognition": "edgegen.runtime.speech:SpeechTask",
+    },
+)
+DEFAULTS = GenerationOptions()
+
+
+class Stream(Iterator[str]):
+    """Pieces of text as they are made; ``result`` once they are out.
+
+    ``close`` (or leaving a ``with`` block) stops the generation and frees its caches at once.
+    """
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        self._result: Result | None = None
+
+    def __next__(self) -> str:
+        try:
+            return next(self._running)
+        except StopIteration as end:
+            self._result = cast("Result | None", end.value) or self._result
+            raise StopIteration from None
+
+    @property
+    def result(self) -> Result:
+        """The whole result. Raises ``InputError`` while the stream runs or after a ``close``."""
+        if self._result is None:
+            raise InputError("the stream has no result yet: read it to its end first.")
+        return self._result
+
+    def close(self) -> None:
+        self._running.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Pipeline:
+    """A loaded bundle. One pipeline may be used by several threads at a time."""
+
+    def __init__(self, engine: Engine, task: Task, load_seconds: float) -> None:
+        self.engine, self._task = engine, task
+        self.load_seconds = load_seconds
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.engine.bundle
+
+    @overload
+    def generate(self, source: str | Path, options: GenerationOptions | None = None) -> Result: ...
+    @overload
+    def generate(
+        self,
+        source: Sequence[str] | Sequence[Path] | Sequence[Sequence[int]],
+        options: GenerationOptions | None = None,
+    ) -> list[Result]: ...
+    @overload
+    def generate(self, source: Source, options: GenerationOptions | None = None) -> Result: ...
+    def generate(
+        self, source: Any, options: GenerationOptions | None = None
+    ) -> Result | list[Result]:
+        """Text for a source: text, token ids, a conversation (messages with ``role`` and
+        ``content``), samples (float32 mono at the bundle's rate) or an audio file's path.
+
+        A list of sources gives a list of results in the same order. Raises ``InputError``,
+        ``CacheFull`` and ``DeviceError``.
+        """
+        if is_batch(source):
+            return [self.generate(one, options) for one in source]
+        stream = self.stream(source, options)
+        for _ in stream:
+            pass
+        return stream.result
+
+    def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
+        """The same, piece by piece; pieces never split a character and join to the result's text."""
+        return Stream(self._task.run(source, options or DEFAULTS))
+
+    def close(self) -> None:
+        """Free the compiled graphs."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def is_batch(source: object) -> bool:
+    """Several sources: a list whose items are neither numbers nor messages."""
+    if not isinstance(source, list | tuple):
+        return False
+    items = cast(Sequence[object], source)
+    if not items:
+        return True
+    return not isinstance(items[0], int | float | Mapping) and not hasattr(items[0], "__index__")
+
+
+def load(
+    path: str | Path,
+    device: str = "ort-cpu",
+    threads: int = 1,
+    *,
+    precision: str | None = None,
+    exact: bool = True,
+    cache_dir: Path | None = None,
+    verify: bool = True,
+) -> Pipeline:
+    """Open a bundle on a device, ready to generate.
+
+    ``precision`` picks among a bundle's variants (the smallest weights by default). ``exact`` False
+    lets the device compute float graphs in what it declares faster. ``verify`` checks every file's
+    hash. Raises ``BundleError``, ``UnknownName``, ``DeviceError``.
+    """
+    start = perf_counter()
+    if threads < 1:
+        raise InputError(f"threads must be at least 1, got {threads}.")
+    bundle = Bundle.open(path, verify=verify)
+    options = DeviceOptions(threads=threads, exact=exact, cache_dir=cache_dir)
+    engine = Engine(bundle, device_named(device), options, precision)
+    tokenizers = {
+        role: load_tokenizer(bundle.path, record)
+        for role, record in bundle.manifest.tokenizers.items()
+    }
+    task: Task = TASKS[bundle.manifest.task](engine, tokenizers)
+    for component in bundle.manifest.components:
+        engine.session(component)
+    return Pipeline(engine, task, perf_counter() - start)
+
+
+__all__ = ["DEFAULTS", "Message", "Pipeline", "Result", "Stream", "load"]

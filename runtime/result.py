@@ -1,0 +1,161 @@
+"""What a generation gives back: text, tokens, and every measured second it took.
+
+Times are kept raw, per pass and step; every rate is a property (docs/metrics.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from .generation import Step
+from .sampling import TokenScore
+from .stopping import FinishReason
+from .verify import Lossless
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """One source through the model: a sentence, a window of audio, a prompt."""
+
+    tokenize_seconds: float = 0.0
+    features_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    steps: tuple[Step, ...] = ()
+    source_tokens: int = 0
+
+    @property
+    def decode_seconds(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """All passes of one request and its wall time, reading the input included."""
+
+    passes: tuple[Pass, ...]
+    wall_seconds: float
+    read_seconds: float = 0.0
+    audio_seconds: float = 0.0
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for one in self.passes for step in one.steps]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(step.tokens) for step in self.steps)
+
+    @property
+    def tokenize_ms(self) -> float:
+        return 1e3 * sum(one.tokenize_seconds for one in self.passes)
+
+    @property
+    def features_ms(self) -> float:
+        return 1e3 * sum(one.features_seconds for one in self.passes)
+
+    @property
+    def encode_ms(self) -> float:
+        return 1e3 * sum(one.encode_seconds for one in self.passes)
+
+    @property
+    def first_decode_ms(self) -> float:
+        first = self.passes[0].steps if self.passes else ()
+        return 1e3 * first[0].seconds if first else 0.0
+
+    @property
+    def ttft_ms(self) -> float:
+        """Model time to first token: features, encode and first decode of the first pass."""
+        if not self.passes:
+            return 0.0
+        first = self.passes[0]
+        return 1e3 * (first.features_seconds + first.encode_seconds) + self.first_decode_ms
+
+    @property
+    def request_ttft_ms(self) -> float:
+        """``ttft_ms`` plus reading and tokenising the input."""
+        first = self.passes[0].tokenize_seconds if self.passes else 0.0
+        return self.ttft_ms + 1e3 * (self.read_seconds + first)
+
+    @property
+    def tpot_ms(self) -> float:
+        """Mean time per token emitted after the first of each pass."""
+        later = [step for one in self.passes for step in one.steps[1:]]
+        count = sum(len(step.tokens) for step in later)
+        return 1e3 * sum(step.seconds for step in later) / count if count else 0.0
+
+    @property
+    def decode_tps(self) -> float:
+        return 1e3 / self.tpot_ms if self.tpot_ms else 0.0
+
+    @property
+    def host_us(self) -> float:
+        """Mean time of a step outside the backend's run and the drafter, in microseconds."""
+        steps = self.steps
+        if not steps:
+            return 0.0
+        return 1e6 * fmean(s.seconds - s.decode_seconds - s.draft_seconds for s in steps)
+
+    @property
+    def e2e_ms(self) -> float:
+        return 1e3 * self.wall_seconds
+
+    @property
+    def rtfx(self) -> float:
+        """Seconds of audio per second of work; 0 for text."""
+        return self.audio_seconds / self.wall_seconds if self.audio_seconds else 0.0
+
+    @property
+    def draft_tokens_proposed(self) -> int:
+        return sum(step.drafted for step in self.steps)
+
+    @property
+    def draft_tokens_accepted(self) -> int:
+        return sum(step.accepted for step in self.steps)
+
+    @property
+    def draft_acceptance_rate(self) -> float:
+        proposed = self.draft_tokens_proposed
+        return self.draft_tokens_accepted / proposed if proposed else 0.0
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        """1 + accepted / steps: tokens committed per decode call."""
+        steps = self.steps
+        return 1.0 + self.draft_tokens_accepted / len(steps) if steps else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A stretch of speech. Times in seconds from the start of the audio."""
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """``tokens`` hold the end token when the model wrote one; ``text`` never does.
+
+    ``logprobs`` has one entry a token when asked for. ``segments`` and ``language`` are a speech
+    model's. ``lossless`` is the class of what was run against plain decoding.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    timings: Timings
+    lossless: Lossless
+    logprobs: tuple[TokenScore, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def weakest(reasons: Sequence[FinishReason]) -> FinishReason:
+    """The reason of a request of several passes: the one a caller must know of."""
+    order: tuple[FinishReason, ...] = ("cancelled", "length", "stop_string", "stop")
+    return next((reason for reason in order if reason in reasons), "stop")

@@ -1,0 +1,113 @@
+"""What a bundle can be asked to do: a source in, pieces of text as they come, a result at the end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from .decoder import Decoder
+from .engine import Engine, Memory
+from .options import GenerationOptions
+from .result import Pass, Result
+from .sampling import TokenScore
+from .stopping import FinishReason
+from .tokenizer import Tokenizer
+from .writer import Writer
+
+Message = Mapping[str, str]
+# Text, token ids, a conversation, samples, or the path of an audio file.
+Source = str | Path | Sequence[int] | Sequence[Message] | NDArray[Any]
+# Yields what may be shown; returns the result.
+Running = Generator[str, None, Result]
+
+
+class EdgegenWarning(UserWarning):
+    """Something was done to the input that the caller may not expect, such as shortening it."""
+
+
+class Task(Protocol):
+    """One kind of input and output."""
+
+    def run(self, source: Source, options: GenerationOptions) -> Running: ...
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What a request has gathered so far; a cancelled one still has its part."""
+
+    started: float = field(default_factory=perf_counter)
+    passes: list[Pass] = field(default_factory=list[Pass])
+    tokens: list[int] = field(default_factory=list[int])
+    scores: list[TokenScore] = field(default_factory=list[TokenScore])
+    reasons: list[FinishReason] = field(default_factory=list[FinishReason])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        warnings.warn(message, EdgegenWarning, stacklevel=4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A pass about to decode: its memory, its prompt, and what drafters may copy from."""
+
+    prompt: Sequence[int]
+    source: Sequence[int] = ()
+    memory: Memory | None = None
+    decoder: Decoder | None = None
+    tokenize_seconds: float = 0.0
+    stop: tuple[str, ...] = ()
+
+
+def decode(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    opening: Opening,
+    options: GenerationOptions,
+    record: Record,
+) -> Generator[str, None, str]:
+    """Run one pass of the loop into ``record``; yields pieces, returns the pass's whole text."""
+    ends = engine.manifest.generation.end
+    writer = Writer(tokenizer, ends, opening.stop)
+    generation = engine.generation(
+        opening.decoder or engine.decoder(opening.memory),
+        options,
+        prompt_length=len(opening.prompt),
+        encode=encoder_of(tokenizer),
+        text=writer.so_far if opening.stop else None,
+        stop=opening.stop,
+    )
+    memory = opening.memory or Memory({})
+    steps = []
+    reason: FinishReason = "cancelled"
+    try:
+        for step in generation.run(opening.prompt, opening.source):
+            steps.append(step)
+            record.tokens += step.tokens
+            record.scores += step.scores
+            reason = step.cut.reason or reason
+            piece = writer.take(step)
+            if piece:
+                yield piece
+    finally:
+        record.reasons.append(reason)
+        record.passes.append(
+            Pass(
+                tokenize_seconds=opening.tokenize_seconds,
+                features_seconds=memory.features_seconds,
+                encode_seconds=memory.encode_seconds,
+                steps=tuple(steps),
+                source_tokens=len(opening.source),
+            )
+        )
+    return writer.text
+
+
+def encoder_of(tokenizer: Tokenizer) -> Callable[[str], Sequence[int]]:
+    return lambda text: tokenizer.encode(text, add_special=False)
