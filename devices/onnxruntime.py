@@ -60,13 +60,15 @@ class OrtRequest:
         )
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
-        held = self._held
-        changed = False
+        held, sizing = self._held, self._session.sizing
+        refit = not self._outputs
         for name, array in feeds.items():
-            if held.get(name) is not array:
+            before = held.get(name)
+            if before is not array:
                 self._bind_input(name, array)
-                changed = True
-        if changed or not self._outputs:
+                if name in sizing and (before is None or before.shape != array.shape):
+                    refit = True
+        if refit:
             self._fit_outputs()
         try:
             self._session.inference.run_with_iobinding(self._binding)
@@ -76,19 +78,20 @@ class OrtRequest:
 
     def _fit_outputs(self) -> None:
         """Size the unbound outputs from the inputs' shapes; rebind those that changed."""
+        graph = self._session.graph
         sizes: dict[str, int] = {}
-        for port in self._session.graph.inputs:
+        for port in graph.inputs:
             if port.name not in self._held:
-                raise DeviceError(f"graph {self._session.graph.name}: input {port} was not given.")
+                raise DeviceError(f"graph {graph.name}: input {port} was not given.")
             for dim, size in zip(port.shape, self._held[port.name].shape, strict=True):
                 if isinstance(dim, str):
                     sizes[dim] = size
-        for port in self._session.graph.outputs:
+        for port in graph.outputs:
             if port.name in self._held:
                 continue
             shape = resolve(port.shape, sizes)
             if shape is None:
-                raise DeviceError(f"output {port} has a size no input tells.")
+                raise DeviceError(f"graph {graph.name}: no input tells the size of {port}.")
             found = self._outputs.get(port.name)
             if found is None or found.shape != shape:
                 found = np.empty(shape, port.dtype)
@@ -105,6 +108,7 @@ class OrtSession:
         self.device = device
         self.file = file
         self.inputs = self.graph.input_names()
+        self.sizing = sizing_inputs(self.graph)
 
     def request(self) -> OrtRequest:
         return OrtRequest(self)
@@ -116,6 +120,14 @@ class OrtSession:
     def close(self) -> None:
         """Free the session's memory; open requests must not run afterwards."""
         self.inference = None
+
+
+def sizing_inputs(graph: Graph) -> frozenset[str]:
+    """Inputs whose shape decides the shape of some output."""
+    wanted = {dim for port in graph.outputs for dim in port.shape if isinstance(dim, str)}
+    return frozenset(
+        port.name for port in graph.inputs if any(dim in wanted for dim in port.shape)
+    )
 
 
 def compile_session(

@@ -15,6 +15,8 @@ from edgegen.manifest import GenerationDefaults
 from .base import Family, Shape, end_ids
 
 START = -1  # an all-zero embedding
+# Longer sentences are cut at clauses: these models were trained on single sentences.
+MAX_SOURCE = 128
 
 
 class MarianSsru(Family):
@@ -149,7 +151,13 @@ class MarianSsru(Family):
     def generation(self) -> GenerationDefaults:
         end = end_ids(self.checkpoint.generation, 0)
         return GenerationDefaults(
-            start=(START,), end=end, pad=end[0], source_suffix=(end[0],), max_new_tokens=256
+            start=(START,),
+            end=end,
+            pad=end[0],
+            source_suffix=(end[0],),
+            sentences=True,
+            max_source=MAX_SOURCE,
+            max_new_tokens=256,
         )
 
     def weights(self) -> dict[str, Weight]:

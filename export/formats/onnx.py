@@ -75,14 +75,14 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
 
 
 def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precision:
-    """Block 32 is bit-equal for a row alone or among others; wider blocks differ by rounding."""
+    """Rows count as independent up to rounding until the parity gate has seen them bit-equal."""
     if quantiser is None:
-        return Precision(weight_format=options.weight_format)
+        return Precision(weight_format=options.weight_format, rows="rounding")
     return Precision(
         weight_format=options.weight_format,
         group_size=options.group_size,
         symmetric=options.sym,
-        rows="bit" if options.group_size <= 32 else "rounding",
+        rows="rounding",
         imported=len(quantiser.tally.imported),
         requantised=len(quantiser.tally.requantised),
     )

@@ -1,0 +1,190 @@
+"""The export itself: checkpoint, graphs, parity, bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from edgegen.bundle_writer import BundleWriter
+from edgegen.errors import ExportError
+from edgegen.manifest import (
+    SCHEMA_VERSION,
+    Chat,
+    Component,
+    Manifest,
+    Parity,
+    Provenance,
+    Tokenizer,
+    Variant,
+)
+
+from .checkpoint import Checkpoint
+from .families import family_of
+from .families.base import Family
+from .options import ExportOptions
+from .parity import Gate
+from .sources import load
+
+Progress = Callable[[str], None]
+VERSIONED = (
+    "edgegen", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "torch", "transformers",
+    "optimum", "tokenizers",
+)  # fmt: skip
+
+
+def export(options: ExportOptions, progress: Progress | None = None) -> Manifest:
+    """Write the bundle the options ask for; returns its manifest.
+
+    ``progress`` is told each stage in words. Raises ``CheckpointError``, ``ExportError``,
+    ``ParityError``; the folder is then as it was.
+    """
+    say = progress or (lambda stage: None)
+    say(f"reading {options.model}")
+    checkpoint = load(options.model, revision=options.revision, cache_dir=options.cache_dir)
+    name, family = family_of(checkpoint)
+    check_task(options, family)
+    with BundleWriter(options.output) as writer:
+        written: list[dict[str, Variant]] = []
+        for kind in options.formats:
+            say(f"writing {kind} {options.weight_format} graphs")
+            formatter: Any = import_module(f"edgegen.export.formats.{kind}")
+            folder = writer.folder / "graphs" / f"{kind}-{options.weight_format}"
+            written.append(formatter.write(family, folder, options))
+        tokenizers = {
+            role: Tokenizer(
+                kind="bytes" if files.kind == "bytes" else "tokenizers",
+                path=None if files.kind == "bytes" else f"tokenizers/{role}.json",
+                offset=files.offset,
+            )
+            for role, files in checkpoint.tokenizers.items()
+        }
+        for role, record in tokenizers.items():
+            if record.path is not None:
+                writer.add_file(record.path, checkpoint.tokenizers[role].data)
+        parity = gate(family, options, written, writer, say)
+        say("sealing the bundle")
+        return writer.finish(
+            manifest_of(name, family, options, written, tokenizers, parity)
+        )
+
+
+def check_task(options: ExportOptions, family: Family) -> None:
+    """``--task`` as optimum spells tasks must be what the family does."""
+    if options.task is None:
+        return
+    from optimum.exporters.tasks import TasksManager
+
+    asked = options.task.removesuffix("-with-past")
+    asked = TasksManager.map_from_synonym(asked)
+    if asked != family.task:
+        raise ExportError(
+            f"task {options.task!r}: a {family.checkpoint.model_type} model does {family.task}; "
+            "leave --task out."
+        )
+
+
+def gate(
+    family: Family,
+    options: ExportOptions,
+    written: list[dict[str, Variant]],
+    writer: BundleWriter,
+    say: Progress,
+) -> tuple[Parity, ...]:
+    """Check every format; a decode graph whose rows were seen bit-equal is marked so."""
+    if not options.parity:
+        return tuple(
+            Parity(format=kind, weight_format=options.weight_format, skipped=True)
+            for kind in options.formats
+        )
+    say("computing the reference in torch")
+    against = Gate(family, options)
+    results: list[Parity] = []
+    for variants in written:
+        say(f"checking {variants['decode'].format} against it")
+        parity = against.check(writer.folder, variants)
+        results.append(parity)
+        if parity.rows_error == 0:
+            decode = variants["decode"]
+            precision = msgspec.structs.replace(decode.precision, rows="bit")
+            variants["decode"] = msgspec.structs.replace(decode, precision=precision)
+    return tuple(results)
+
+
+def manifest_of(
+    name: str,
+    family: Family,
+    options: ExportOptions,
+    written: list[dict[str, Variant]],
+    tokenizers: Mapping[str, Tokenizer],
+    parity: tuple[Parity, ...],
+) -> Manifest:
+    checkpoint = family.checkpoint
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        family=name,
+        model_type=checkpoint.model_type,
+        task=family.task,
+        name=options.output.name,
+        parameters=parameters_of(checkpoint),
+        vocabulary=family.shape.vocabulary,
+        generation=family.generation(),
+        tokenizers=dict(tokenizers),
+        components={
+            component: Component(variants=tuple(variants[component] for variants in written))
+            for component in written[0]
+        },
+        files=(),
+        provenance=provenance_of(checkpoint, options),
+        speech=family.speech(),
+        chat=chat_of(checkpoint),
+        parity=parity,
+    )
+
+
+def parameters_of(checkpoint: Checkpoint) -> int:
+    """Numbers in the checkpoint, tied tables once."""
+    total = 0
+    for weight in checkpoint.weights.values():
+        size = 1
+        for dim in weight.shape:
+            size *= dim
+        total += size
+    return total
+
+
+def chat_of(checkpoint: Checkpoint) -> Chat | None:
+    if checkpoint.chat_template is None:
+        return None
+
+    def text(key: str) -> str:
+        found: Any = checkpoint.tokenizer_config.get(key) or ""
+        return str(found.get("content", "")) if isinstance(found, Mapping) else str(found)
+
+    return Chat(
+        template=checkpoint.chat_template, bos_token=text("bos_token"), eos_token=text("eos_token")
+    )
+
+
+def provenance_of(checkpoint: Checkpoint, options: ExportOptions) -> Provenance:
+    origin = checkpoint.origin
+    versions: dict[str, str] = {}
+    for package in VERSIONED:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return Provenance(
+        source=origin.source,
+        kind=origin.kind,
+        revision=origin.revision,
+        licence=origin.licence,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=options.command,
+        versions=versions,
+        notes=origin.notes,
+    )

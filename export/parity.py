@@ -1,0 +1,213 @@
+"""The gate every export passes: the same prompts through the checkpoint and through the bundle.
+
+Float32 graphs are held to a logit difference, step by step and relative to the logits' scale;
+narrower ones to the share of steps at which they choose the checkpoint's token. The tokens fed are
+the checkpoint's greedy ones, so one early difference does not hide what follows.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgegen.devices import DeviceOptions, Session, device_named
+from edgegen.errors import ExportError, ParityError
+from edgegen.manifest import Parity, PromptParity, Variant
+
+from .checkpoint import TokenizerFiles
+from .families.base import Family
+from .options import ExportOptions
+from .reference import Logits, Reference, reference_of
+from .stepper import Stepper, run
+
+DEVICES: Mapping[str, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
+# Largest logit difference over the largest logit, float32 against float32.
+TOLERANCE: Mapping[str, float] = {"onnx": 1e-4, "openvino": 1e-3}
+TOKENS = 24
+ROWS = 5
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt ready to run: encoder source, decoder prompt, and the checkpoint's answer."""
+
+    text: str
+    source: Mapping[str, Any]
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    logits: Logits  # [prompt + answer - 1, V]
+
+
+class Gate:
+    """Runs the reference once and any number of variants against it."""
+
+    def __init__(self, family: Family, options: ExportOptions) -> None:
+        self.family, self.options = family, options
+        reference = reference_of(family)
+        self.name = reference.name
+        prompts = options.parity_prompts or family.parity_prompts
+        self.examples = [self._example(reference, text) for text in prompts]
+
+    def _example(self, reference: Reference, text: str) -> Example:
+        source, prompt = self._inputs(text)
+        ends = frozenset(self.family.generation().end)
+        positions = self.family.generation().max_positions
+        room = min(TOKENS, positions - len(prompt) + 1) if positions else TOKENS
+        if room < 2:
+            raise ExportError(f"parity prompt {text[:40]!r} leaves no room to generate.")
+        answer = reference.greedy(source, prompt, room, ends)
+        logits = reference.logits(source, [*prompt, *answer[:-1]])
+        return Example(text, source, tuple(prompt), tuple(answer), logits)
+
+    def _inputs(self, text: str) -> tuple[Mapping[str, Any], list[int]]:
+        defaults, speech = self.family.generation(), self.family.speech()
+        tokenizers = self.family.checkpoint.tokenizers
+        if speech is not None:
+            start = [*defaults.start, *list(speech.languages.values())[:1]]
+            start += [speech.tasks["transcribe"]] if speech.tasks else []
+            samples = read_wave(text, speech.window_samples)
+            return {"samples": samples}, [*start, speech.no_timestamps]
+        if not tokenizers:
+            raise ExportError("the checkpoint has no tokenizer; use --no-parity to export anyway.")
+        ids = encode(tokenizers["source"], text)
+        if not self.family.shape.encoder:
+            return {}, ids or list(defaults.start)
+        ids = [*defaults.source_prefix, *ids, *defaults.source_suffix]
+        return {"input_ids": ids}, list(defaults.start)
+
+    def check(self, folder: Path, variants: Mapping[str, Variant]) -> Parity:
+        """Run one set of variants; raises ``ParityError`` with the worst prompt."""
+        decode = variants["decode"]
+        device = device_named(DEVICES[decode.format])
+        sessions = {
+            name: device.compile(folder / v.file, v, DeviceOptions()) for name, v in variants.items()
+        }
+        try:
+            prompts = [self._prompt(example, sessions, decode) for example in self.examples]
+            rows = max(self._rows(example, sessions, decode) for example in self.examples)
+        finally:
+            for session in sessions.values():
+                session.close()
+        steps = sum(prompt.tokens for prompt in prompts)
+        agreement = sum(prompt.agreement * prompt.tokens for prompt in prompts) / steps
+        parity = Parity(
+            format=decode.format,
+            weight_format=decode.precision.weight_format,
+            reference=self.name,
+            max_error=max(prompt.error for prompt in prompts),
+            rows_error=rows,
+            agreement=agreement,
+            prompts=tuple(prompts),
+        )
+        self._judge(parity)
+        return parity
+
+    def _memory(self, example: Example, sessions: Mapping[str, Session]) -> dict[str, Any]:
+        if not self.family.shape.encoder:
+            return {}
+        if "samples" in example.source:
+            feeds = run(sessions["features"], {"samples": example.source["samples"][None]})
+            return run(sessions["encode"], feeds)
+        ids = np.array([example.source["input_ids"]], np.int64)
+        mask = np.zeros(ids.shape, np.float32)
+        return {
+            **run(sessions["encode"], {"input_ids": ids, "source_mask": mask}),
+            "source_mask": mask,
+        }
+
+    def _prompt(
+        self, example: Example, sessions: Mapping[str, Session], variant: Variant
+    ) -> PromptParity:
+        """The prompt as one call, then the checkpoint's tokens one at a time."""
+        tokens = [*example.prompt, *example.answer[:-1]]
+        stepper = Stepper(
+            sessions["decode"], variant, self._memory(example, sessions), len(tokens)
+        )
+        rows = [stepper.decode(example.prompt)]
+        rows += [stepper.decode([token]) for token in example.answer[:-1]]
+        logits = np.concatenate(rows)
+        chosen = logits[len(example.prompt) - 1 :].argmax(-1)
+        return PromptParity(
+            prompt=example.text,
+            tokens=len(example.answer),
+            agreement=float((chosen == np.array(example.answer)).mean()),
+            error=relative(logits, example.logits),
+        )
+
+    def _rows(
+        self, example: Example, sessions: Mapping[str, Session], variant: Variant
+    ) -> float:
+        """Five rows in one call against the same five one at a time."""
+        tokens = [*example.prompt, *example.answer[:-1]][:ROWS]
+        memory = self._memory(example, sessions)
+        many = Stepper(sessions["decode"], variant, memory, ROWS).decode(tokens)
+        single = Stepper(sessions["decode"], variant, memory, ROWS)
+        return relative(many, np.concatenate([single.decode([token]) for token in tokens]))
+
+    def _judge(self, parity: Parity) -> None:
+        worst = max(parity.prompts, key=lambda prompt: (1 - prompt.agreement, prompt.error))
+        where = f"on prompt {worst.prompt[:40]!r}"
+        if parity.weight_format == "fp32":
+            limit = TOLERANCE[parity.format]
+            if not parity.max_error <= limit:  # a NaN must fail too
+                raise ParityError(
+                    f"{parity.format} fp32: logits differ from {parity.reference} by "
+                    f"{parity.max_error:.2e} of their scale, allowed {limit:.0e}, {where}; "
+                    "report it, or export with --no-parity to look at it."
+                )
+        elif not parity.agreement >= self.options.min_agreement:
+            raise ParityError(
+                f"{parity.format} {parity.weight_format}: chooses the checkpoint's token at "
+                f"{parity.agreement:.1%} of steps, needed {self.options.min_agreement:.0%}, worst "
+                f"{where} ({worst.agreement:.0%}); use int8, a smaller --group-size, or lower "
+                "--min-agreement."
+            )
+
+
+def relative(found: Logits, truth: Logits) -> float:
+    """Largest difference over the largest magnitude of the truth."""
+    return float(np.abs(found - truth).max() / np.abs(truth).max())
+
+
+def encode(tokenizer: TokenizerFiles, text: str) -> list[int]:
+    """Ids as the runtime's tokenizer gives them, its own special tokens included."""
+    if tokenizer.kind == "bytes":
+        return [*(byte + tokenizer.offset for byte in text.encode()), 1]
+    from tokenizers import Tokenizer
+
+    return list(Tokenizer.from_str(tokenizer.data.decode()).encode(text).ids)
+
+
+def read_wave(name: str, length: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A 16 kHz mono 16-bit wave file, padded or cut to ``length`` samples."""
+    path = Path(name) if Path(name).is_file() else Path(__file__).parent / "speech" / name
+    try:
+        with wave.open(str(path), "rb") as file:
+            kind = (file.getframerate(), file.getnchannels(), file.getsampwidth())
+            data = file.readframes(length)
+    except (OSError, wave.Error, EOFError) as error:
+        raise ExportError(f"parity speech {name}: cannot be read ({error}).") from error
+    if kind != (16000, 1, 2):
+        raise ExportError(
+            f"parity speech {name}: expected 16000 Hz, 1 channel, 16 bits; got {kind[0]} Hz, "
+            f"{kind[1]} channels, {8 * kind[2]} bits."
+        )
+    samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768.0
+    return np.pad(samples, (0, length - len(samples)))
+
+
+def prompts_of(path: Path) -> Sequence[str]:
+    """``--parity-prompts FILE``: one prompt a line (for speech: one wave file a line)."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"parity prompts {path}: cannot be read ({error}).") from error
+    found = [line for line in lines if line]
+    if not found:
+        raise ExportError(f"parity prompts {path}: the file has no line of text.")
+    return found

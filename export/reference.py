@@ -1,0 +1,163 @@
+"""The truth an export is held against: the checkpoint in torch, float32.
+
+transformers' own class where it has the architecture (found by optimum's TasksManager), else the
+operation set's torch body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .families.base import Family
+from .ops.specs import HIDDEN
+from .ops.torch_ops import TorchOps
+
+Logits = NDArray[np.float32]
+
+
+class Reference(Protocol):
+    """``source`` holds ``input_ids [S]`` or ``samples [window]``; empty for decoder-only models."""
+
+    @property
+    def name(self) -> str: ...
+    def greedy(
+        self, source: Mapping[str, Any], prompt: Sequence[int], count: int, ends: frozenset[int]
+    ) -> list[int]:
+        """Up to ``count`` arg-max tokens after the prompt, the end token included."""
+        ...
+
+    def logits(self, source: Mapping[str, Any], tokens: Sequence[int]) -> Logits:
+        """``[n, V]`` of one forward over all tokens, nothing cached."""
+        ...
+
+
+def reference_of(family: Family) -> Reference:
+    return TransformersReference(family) if family.in_transformers else TorchReference(family)
+
+
+class TransformersReference:
+    """A transformers model with the checkpoint's weights."""
+
+    def __init__(self, family: Family) -> None:
+        import transformers
+        from optimum.exporters.tasks import TasksManager
+
+        self.family = family
+        config = dict(family.config)
+        model_type = config.pop("model_type")
+        self.config = transformers.AutoConfig.for_model(model_type, **config)
+        auto = TasksManager.get_model_class_for_task(
+            family.task, framework="pt", model_type=model_type
+        )
+        self.model = auto.from_config(self.config, dtype=torch.float32).eval()
+        state = {
+            name: torch.from_numpy(weight.read())
+            for name, weight in family.checkpoint.weights.items()
+        }
+        missing, unexpected = self.model.load_state_dict(state, strict=False)
+        tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
+        lost = [k for k in missing if k not in tied and k not in self._tables()]
+        if lost or unexpected:
+            raise ValueError(f"weights do not fit: missing {lost}, unexpected {unexpected}")
+        self.model.tie_weights()
+        self.name = f"transformers {transformers.__version__} {type(self.model).__name__}"
+
+    def _tables(self) -> set[str]:
+        """Parameters that share their memory with another one: loaded through it."""
+        found: dict[int, list[str]] = {}
+        for name, parameter in self.model.named_parameters(remove_duplicate=False):
+            found.setdefault(parameter.data_ptr(), []).append(name)
+        return {name for shared in found.values() if len(shared) > 1 for name in shared}
+
+    def _inputs(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        if "samples" in source:
+            from transformers import WhisperFeatureExtractor
+
+            extract = WhisperFeatureExtractor(feature_size=self.family.shape.feature_bins)
+            return dict(
+                input_features=extract(
+                    source["samples"], sampling_rate=16000, return_tensors="pt"
+                ).input_features
+            )
+        return {"input_ids": torch.tensor([list(source["input_ids"])])}
+
+    @torch.no_grad()
+    def greedy(
+        self, source: Mapping[str, Any], prompt: Sequence[int], count: int, ends: frozenset[int]
+    ) -> list[int]:
+        encoder_decoder = self.family.shape.encoder
+        given: dict[str, Any] = {}
+        if encoder_decoder:
+            given["encoder_outputs"] = self.model.get_encoder()(**self._inputs(source))
+        key = "decoder_input_ids" if encoder_decoder else "input_ids"
+        feed, cache, found = list(prompt), None, list[int]()
+        while len(found) < count:
+            out = self.model(
+                **given, **{key: torch.tensor([feed])}, past_key_values=cache, use_cache=True
+            )
+            cache = out.past_key_values
+            feed = [int(out.logits[0, -1].argmax())]
+            found += feed
+            if feed[0] in ends:
+                break
+        return found
+
+    @torch.no_grad()
+    def logits(self, source: Mapping[str, Any], tokens: Sequence[int]) -> Logits:
+        ids = torch.tensor([list(tokens)])
+        if self.family.shape.encoder:
+            out = self.model(**self._inputs(source), decoder_input_ids=ids, use_cache=False)
+        else:
+            out = self.model(input_ids=ids, use_cache=False)
+        return np.asarray(out.logits[0].numpy(), np.float32)
+
+
+class TorchReference:
+    """The family's own graphs, evaluated in torch."""
+
+    name = "edgegen torch float32"
+
+    def __init__(self, family: Family) -> None:
+        self.family, self.weights = family, family.weights()
+
+    @torch.no_grad()
+    def logits(self, source: Mapping[str, Any], tokens: Sequence[int]) -> Logits:
+        shape, n = self.family.shape, len(tokens)
+        feeds: dict[str, Any] = {
+            "tokens": np.array([tokens]),
+            "positions": np.arange(n)[None],
+            "past_length": np.array([0]),
+            "slots": np.arange(n)[None],
+            "visible": np.triu(np.full((1, n, n), HIDDEN, np.float32), 1),
+            "parents": np.arange(-1, n - 1)[None],
+            "logit_rows": np.arange(n),
+        }
+        if shape.encoder:
+            ids = np.array([list(source["input_ids"])])
+            feeds |= {"input_ids": ids, "source_mask": np.zeros(ids.shape, np.float32)}
+            encoder = TorchOps(self.weights, feeds)
+            self.family.encode(encoder)
+            feeds |= encoder.results
+        for i in range(shape.layers):
+            if shape.recurrent_width:
+                feeds[f"state_{i}"] = np.zeros((1, shape.recurrent_width), np.float32)
+            else:
+                for part in ("key", "value"):
+                    empty = np.zeros((1, 0, shape.cache_heads, shape.head_dim), np.float32)
+                    feeds[f"past_{part}_{i}"] = empty
+        decoder = TorchOps(self.weights, feeds)
+        self.family.decode(decoder)
+        return np.asarray(decoder.results["logits"][0].numpy(), np.float32)
+
+    def greedy(
+        self, source: Mapping[str, Any], prompt: Sequence[int], count: int, ends: frozenset[int]
+    ) -> list[int]:
+        found: list[int] = []
+        while len(found) < count and not (found and found[-1] in ends):
+            found.append(int(self.logits(source, [*prompt, *found])[-1].argmax()))
+        return found

@@ -1,0 +1,96 @@
+"""Drives encode and decode graphs by their written ports alone (docs/bundle.md).
+
+The parity gate runs a bundle through this, not through the runtime: a second reader of the port
+specification, slow and simple, that would notice if the first one had grown habits of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.devices import Session
+from edgegen.manifest import Variant
+
+from .ops.specs import HIDDEN
+
+Array = NDArray[Any]
+
+
+def run(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """One call with the feeds the graph knows; every output copied."""
+    wanted = {k: np.ascontiguousarray(v) for k, v in feeds.items() if k in names(session)}
+    return {k: v.copy() for k, v in session.request().run(wanted).items()}
+
+
+def names(session: Session) -> frozenset[str]:
+    return session.graph.input_names()
+
+
+class Stepper:
+    """One text: ``decode`` adds rows, all of which stand. ``capacity`` bounds an in-place cache."""
+
+    def __init__(
+        self,
+        session: Session,
+        variant: Variant,
+        memory: Mapping[str, Array],
+        capacity: int = 256,
+    ) -> None:
+        self.session, self.kind, self.memory = session, variant.cache.kind, dict(memory)
+        self.length = 0
+        cache = variant.cache
+        heads, dim = cache.heads, cache.head_dim
+        shapes = {
+            "append": (("past_key", "past_value"), (1, 0, heads, dim)),
+            "in_place": (("key_cache", "value_cache"), (1, heads, capacity, dim)),
+            "recurrent": (("state",), (1, dim)),
+        }
+        parts, shape = shapes[self.kind]
+        self.cache = {
+            f"{part}_{i}": np.zeros(shape, np.float32)
+            for i in range(cache.layers)
+            for part in parts
+        }
+
+    def decode(
+        self, tokens: Sequence[int], parents: Sequence[int] | None = None, stand: bool = True
+    ) -> NDArray[np.float32]:
+        """``[n, V]`` logits of every row. ``stand`` False leaves the cache as it was."""
+        n, past = len(tokens), self.length
+        parents = list(range(-1, n - 1)) if parents is None else list(parents)
+        visible = np.full((1, n, past + n), HIDDEN, np.float32)
+        visible[:, :, :past] = 0
+        depth = []
+        for row, parent in enumerate(parents):
+            depth.append(0 if parent < 0 else depth[parent] + 1)
+            node = row
+            while node >= 0:
+                visible[0, row, past + node] = 0
+                node = parents[node]
+        feeds = {
+            "tokens": np.array([tokens], np.int64),
+            "positions": np.array([depth], np.int64) + past,
+            "past_length": np.array([past], np.int64),
+            "slots": np.arange(past, past + n, dtype=np.int64)[None],
+            "visible": visible,
+            "parents": np.array([parents], np.int64),
+            "logit_rows": np.arange(n, dtype=np.int64),
+        }
+        found = run(self.session, {**feeds, **self.memory, **self.cache})
+        if stand:
+            self.length += n
+            self.cache = {name: self._after(name, found) for name in self.cache}
+        return np.asarray(found["logits"][0], np.float32)
+
+    def _after(self, name: str, found: Mapping[str, Array]) -> Array:
+        part, _, layer = name.rpartition("_")
+        if self.kind == "append":
+            new = found[f"{part.replace('past', 'new')}_{layer}"]
+            return np.concatenate([self.cache[name], new], 1)
+        if self.kind == "in_place":
+            return found[f"{part}_out_{layer}"]
+        return found[f"new_{part}_{layer}"][:, -1]
