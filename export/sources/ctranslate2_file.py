@@ -109,6 +109,11 @@ def weight_of(variable: Variable, scale: Variable | None, rows: slice, path: Pat
             f"{path}: {scale.name} is {list(scale.shape)}, expected one float32 scale a row of"
             f" {variable.name}; fetch the file again"
         )
+    values = scale.array().astype(np.float32)
+    if not np.all((values > 1e-30) & np.isfinite(values)):
+        raise CheckpointError(
+            f"{path}: {scale.name} holds scales that are not positive numbers; fetch the file again"
+        )
     if variable.dtype is np.int8 and len(variable.shape) == 2:
         blocks = partial(_int8, variable, scale, rows)
         return Weight(shape, _dense(blocks), blocks=blocks, origin=name)

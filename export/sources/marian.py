@@ -184,7 +184,7 @@ def _weights_of(
 
 
 def _usable(multiplier: float) -> bool:
-    return isfinite(multiplier) and multiplier > 0
+    return isfinite(multiplier) and multiplier > 1e-30  # its reciprocal is the scale
 
 
 def _shapes(config: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
