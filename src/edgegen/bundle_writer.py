@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,10 @@ from edgegen.errors import BundleError, ExportError
 from edgegen.manifest import File, Manifest
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _say_nothing(step: str) -> None:
+    del step
 
 
 class _ListedFile(msgspec.Struct):
@@ -62,7 +66,7 @@ class BundleWriter:
             raise ExportError(f"{shown(str(path))} cannot name a folder.") from None
         if not self.path.name:
             raise ExportError(f"{self.path} cannot be a bundle; name a folder in it.")
-        self._on_step = on_step or (lambda step: None)
+        self._on_step = on_step or _say_nothing
         self._folder: Path | None = None
         self._lock: int | None = None
         self._made_parents: list[Path] = []
@@ -246,7 +250,7 @@ class BundleWriter:
         self._on_step("folders synced")
 
     @contextmanager
-    def _refusals(self, what: str) -> Iterator[None]:
+    def _refusals(self, what: str) -> Generator[None]:
         """The system's refusals as ``ExportError``, so that no export ends in a traceback."""
         try:
             yield
