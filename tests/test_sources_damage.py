@@ -216,6 +216,26 @@ def test_a_tokenizer_of_another_model_is_refused(ct2: Folder) -> None:
     assert "'<|startoftranscript|>'" in str(answer(ct2[0]))
 
 
+def test_a_damaged_vocabulary_ends_in_a_line_or_in_a_tokenizer(marian: Folder) -> None:
+    folder, _ = marian
+    path = folder / "vocab.enpt.spm"
+    whole = path.read_bytes()
+    random = np.random.default_rng(3)
+    refused = 0
+    for _ in range(300):
+        broken = bytearray(whole)
+        for at in random.integers(0, 1500, 4):
+            broken[at] = random.integers(0, 256)
+        path.write_bytes(broken)
+        refused += answer(folder) is not None
+    assert refused > 0
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(marian: Folder) -> None:
+    marian[1].write_bytes(marian_bytes(marian_tensors(20)))
+    assert "pieces, the model 20" in str(answer(marian[0]))
+
+
 def test_a_marian_model_without_its_vocabulary_is_refused(marian: Folder) -> None:
     folder, path = marian
     (folder / "vocab.enpt.spm").unlink()

@@ -73,15 +73,18 @@ def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[
             faults.append(f"{architecture}.{key} is {value!r}")
             continue
         values[ours] = value
-    if not isinstance(values["vocab_size"], int):
+    size = values["vocab_size"]
+    if not isinstance(size, int):
         faults.append("tokenizer.ggml.tokens is missing")
-    if faults:
-        raise CheckpointError(
-            f"{path}: metadata lacks sizes, expected positive numbers: {', '.join(faults)};"
-            " fetch the file again"
-        )
     for key, ours in IDS.items():
         value = metadata.get(f"tokenizer.ggml.{key}")
-        if isinstance(value, int):
-            values[ours] = value
+        if value is None:
+            continue
+        if not isinstance(value, int) or not isinstance(size, int) or not 0 <= value < size:
+            faults.append(f"tokenizer.ggml.{key} is {value!r} of {size!r}")
+        values[ours] = value
+    if faults:
+        raise CheckpointError(
+            f"{path}: metadata does not fit a model: {', '.join(faults)}; fetch the file again"
+        )
     return values

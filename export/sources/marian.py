@@ -61,7 +61,7 @@ class MarianSource:
         items = read_items(path, map_file(path))
         config = config_of(path, items)
         weights, notes = _weights_of(path, items, config)
-        tokenizer = _tokenizer(path.parent)
+        tokenizer = _tokenizer(path.parent, config["vocab_size"])
         return Checkpoint(
             config=config,
             weights=weights,
@@ -225,17 +225,31 @@ def _norm(name: str, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield f"{name}_bias", (width,)
 
 
-def _tokenizer(folder: Path) -> TokenizerFiles:
+def _tokenizer(folder: Path, size: int) -> TokenizerFiles:
     """tokenizer.json when the folder has one, else its single .spm converted.
 
     Neither appends the end of sentence: that is the runtime's, by the model's own ids."""
+    from tokenizers import Tokenizer
+
     if (folder / "tokenizer.json").is_file():
-        return tokenizer_file(folder / "tokenizer.json")
-    vocabularies = sorted(folder.glob("*.spm"))
-    if len(vocabularies) != 1:
-        names = ", ".join(path.name for path in vocabularies) or "none"
+        files = tokenizer_file(folder / "tokenizer.json")
+    else:
+        files = tokenizer_of_spm(_vocabulary(folder))
+    count = Tokenizer.from_buffer(files.data).get_vocab_size()
+    if count > size:
+        raise CheckpointError(
+            f"{folder}: its vocabulary has {count} pieces, the model {size};"
+            " copy the vocabulary of the same model"
+        )
+    return files
+
+
+def _vocabulary(folder: Path) -> Path:
+    found = sorted(folder.glob("*.spm"))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
         raise CheckpointError(
             f"{folder}: expected tokenizer.json or one .spm vocabulary, found {names};"
             " copy the vocabulary beside the model"
         )
-    return tokenizer_of_spm(vocabularies[0])
+    return found[0]

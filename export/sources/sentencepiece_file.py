@@ -17,13 +17,23 @@ SPACE = "\u2581"
 def tokenizer_of_spm(path: Path) -> TokenizerFiles:
     """Pieces, scores and normaliser of a unigram .spm; nothing is added around the text.
 
-    Raises ``CheckpointError`` when it is not a unigram model."""
-    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
-    from tokenizers.models import Unigram
-
+    Raises ``CheckpointError`` when it is damaged or not a unigram model."""
     proto = _parsed(path)
     if proto.trainer_spec.model_type != UNIGRAM:
         raise CheckpointError(f"{path}: not a unigram vocabulary; copy a tokenizer.json beside it")
+    try:
+        text = _built(proto)
+    except Exception as error:  # tokenizers raises plain Exception on pieces it cannot take
+        raise CheckpointError(
+            f"{path}: its pieces or normaliser are damaged ({one_line(error)}); fetch it again"
+        ) from None
+    return TokenizerFiles(kind="tokenizers", data=text.encode("utf-8"))
+
+
+def _built(proto: Any) -> str:
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers.models import Unigram
+
     pieces = [(piece.piece, piece.score) for piece in proto.pieces]
     tokenizer = Tokenizer(
         Unigram(pieces, proto.trainer_spec.unk_id, proto.trainer_spec.byte_fallback)
@@ -38,7 +48,7 @@ def tokenizer_of_spm(path: Path) -> TokenizerFiles:
     scheme = "always" if proto.normalizer_spec.add_dummy_prefix else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme=scheme)
     tokenizer.decoder = decoders.Metaspace(SPACE, prepend_scheme=scheme)
-    return TokenizerFiles(kind="tokenizers", data=tokenizer.to_str().encode("utf-8"))
+    return tokenizer.to_str()
 
 
 def _parsed(path: Path) -> Any:
