@@ -46,7 +46,7 @@ class Stepper:
         heads, dim = cache.heads, cache.head_dim
         shapes = {
             "append": (("past_key", "past_value"), (1, 0, heads, dim)),
-            "in_place": (("key_cache", "value_cache"), (1, heads, capacity, dim)),
+            "in_place": (("key_cache", "value_cache"), (1, heads, capacity + cache.spare, dim)),
             "recurrent": (("state",), (1, dim)),
         }
         parts, shape = shapes[self.kind]

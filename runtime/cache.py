@@ -45,9 +45,9 @@ class _Buffers:
     def __init__(self, variant: Variant, limit: int, time_axis: int) -> None:
         record = variant.cache
         self.layers, self.heads, self.dim = record.layers, record.heads, record.head_dim
-        self.limit, self.time_axis = limit, time_axis
+        self.limit, self.time_axis, self.spare = limit, time_axis, record.spare
         self.length = 0
-        self.array = self._zeros(min(FIRST_CAPACITY, limit or FIRST_CAPACITY))
+        self.array = self._zeros(FIRST_CAPACITY)
 
     @property
     def capacity(self) -> int:
@@ -68,10 +68,10 @@ class _Buffers:
                 f"the text needs {rows} decoder positions and the model has {self.limit}; "
                 "ask for fewer new tokens or a shorter prompt."
             )
-        if rows <= self.capacity:
+        if rows + self.spare <= self.capacity:
             return False
-        wanted = max(2 * self.capacity, rows)
-        grown = self._zeros(min(wanted, self.limit) if self.limit else wanted)
+        wanted = max(2 * self.capacity, rows + self.spare)
+        grown = self._zeros(min(wanted, self.limit + self.spare) if self.limit else wanted)
         held = self.span(0, self.length)
         grown[held] = self.array[held]
         self.array = grown

@@ -18,6 +18,9 @@ from edgegen.manifest import Cache, Precision, Variant
 
 from .weight_file import WeightFile
 
+# MatMulNBits gives a row the same bits alone and among others up to this block.
+EQUAL_BLOCK = 32
+
 
 def record(family: Family, name: str, ops: OnnxOps) -> tuple[onnx.ModelProto, Graph]:
     """Write one of the family's graphs over ``ops``."""
@@ -25,7 +28,7 @@ def record(family: Family, name: str, ops: OnnxOps) -> tuple[onnx.ModelProto, Gr
     return ops.finish()
 
 
-def cache_of(family: Family, name: str, kind: str) -> Cache:
+def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
     """The manifest's cache record: only ``decode`` has one."""
     shape = family.shape
     if name != "decode":
@@ -33,7 +36,13 @@ def cache_of(family: Family, name: str, kind: str) -> Cache:
     if shape.recurrent_width:
         return Cache(kind="recurrent", layers=shape.layers, heads=1, head_dim=shape.recurrent_width)
     found: Any = kind
-    return Cache(kind=found, layers=shape.layers, heads=shape.cache_heads, head_dim=shape.head_dim)
+    return Cache(
+        kind=found,
+        layers=shape.layers,
+        heads=shape.cache_heads,
+        head_dim=shape.head_dim,
+        spare=spare if kind == "in_place" else 0,
+    )
 
 
 def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
@@ -47,6 +56,8 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         quantiser = make(block=options.group_size, symmetric=options.sym)
     graphs: dict[str, Graph] = {}
     kind = "recurrent" if family.shape.recurrent_width else FusedOps.cache_kind
+    # Wide blocks already make a row depend on its neighbours by rounding.
+    equal_rows = quantiser is None or options.group_size <= EQUAL_BLOCK
     for name in family.graph_names():
         dense = name == "features"
         ops = FusedOps(
@@ -55,6 +66,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
             file,
             half=options.weight_format == "fp16" and not dense,
             quantiser=None if dense else quantiser,
+            equal_rows=name == "decode" and equal_rows,
         )
         model, graphs[name] = record(family, name, ops)
         onnx.save(model, folder / f"{name}.onnx")
@@ -67,7 +79,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
             graph=graph,
             file=f"graphs/{folder.name}/{name}.onnx",
             weights=(f"graphs/{folder.name}/weights.data",),
-            cache=cache_of(family, name, kind),
+            cache=cache_of(family, name, kind, int(equal_rows)),
             lowering=FusedOps.lowering,
         )
         for name, graph in graphs.items()

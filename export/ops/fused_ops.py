@@ -27,7 +27,10 @@ ACCURACY_LEVEL = 4
 
 
 class FusedOps(OnnxOps):
-    """``quantiser`` None keeps weights dense."""
+    """``quantiser`` None keeps weights dense. ``equal_rows`` makes a row's result the same bits alone
+    and among others: ONNX Runtime multiplies a single row by another kernel than several, so
+    attention is given one row more than asked for and never runs that kernel.
+    """
 
     lowering = "fused"
     cache_kind = "in_place"
@@ -41,9 +44,10 @@ class FusedOps(OnnxOps):
         *,
         half: bool = False,
         quantiser: Quantiser | None = None,
+        equal_rows: bool = False,
     ) -> None:
         super().__init__(graph, weights, file, half=half)
-        self.quantiser = quantiser
+        self.quantiser, self.equal_rows = quantiser, equal_rows
 
     def contrib(self, kind: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
         return self.nodes_of(kind, inputs, outputs, MICROSOFT, **attributes)
@@ -180,32 +184,61 @@ class FusedOps(OnnxOps):
             rotary_embedding_dim=spec.head_dim,
         )[0]  # fmt: skip
 
+    def companion(self, x: str) -> str:
+        """``[B, n, ...]`` with its last row once more, when rows must come out equal."""
+        if not self.equal_rows:
+            return x
+
+        def places() -> str:
+            rows = self.arange(self.input("tokens"), 1)
+            n = self.node("Shape", [self.input("tokens")], start=1, end=2)
+            last = self.binary("sub", n, self.constant([1], "int64"))
+            return self.concat([rows, last], 0)
+
+        return self.gather(x, self.once("companion", places), 1)
+
+    def alone(self, x: str) -> str:
+        """Drop the companion row."""
+        if not self.equal_rows:
+            return x
+        bounds = [self.constant([edge], "int64") for edge in (0, -1, 1)]
+        return self.node("Slice", [x, *bounds])
+
+    def widened(self, mask: str) -> str:
+        """``[B, h, n, T]`` with a row and a column for the companion."""
+        if not self.equal_rows:
+            return mask
+        pads = self.constant([0, 0, 0, 0, 0, 0, 1, 1], "int64")
+        return self.once(("widened", mask), lambda: self.node("Pad", [mask, pads]))
+
     def lengths(self) -> list[str]:
         """GroupQueryAttention's own words: last row's index per batch row, and the total."""
+        spare = int(self.equal_rows)
 
         def last() -> str:
             n = self.size(self.input("tokens"), 1)
             end = self.add(self.input("past_length"), n)
-            return self.cast(self.binary("sub", end, self.constant(1, "int64")), "int32")
+            return self.cast(self.binary("sub", end, self.constant(1 - spare, "int64")), "int32")
 
-        total = self.once(
-            "total", lambda: self.cast(self.size(self.input("visible"), 2), "int32")
-        )
-        return [self.once("last", last), total]
+        def total() -> str:
+            size = self.size(self.input("visible"), 2)
+            return self.cast(self.add(size, self.constant(spare, "int64")), "int32")
+
+        return [self.once("last", last), self.once("total", total)]
 
     def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
         if spec.rope is None and spec.q_norm is None:
             packed, _ = self.linear_packed(x, spec.projections, spec.biases)
-            projected = [packed, "", ""]
+            projected = [self.companion(packed), "", ""]
         else:
-            projected = list(self.project(x, spec))
+            projected = [self.companion(part) for part in self.project(x, spec)]
         mask = self.decoder_mask(spec.window)
         if bias is not None:
             mask = self.once(("biased", bias, spec.window), lambda: self.add(mask, bias))
         caches = [self.input(f"key_cache_{layer}"), self.input(f"value_cache_{layer}")]
         mixed, keys, values = self.contrib(
             "GroupQueryAttention",
-            [*projected, *caches, *self.lengths(), "", "", "", mask],
+            [*projected, *caches, *self.lengths(), "", "", "", self.widened(mask)],
             3,
             num_heads=spec.heads,
             kv_num_heads=spec.kv_heads,
@@ -213,13 +246,15 @@ class FusedOps(OnnxOps):
         )
         self.output(f"key_cache_out_{layer}", keys)
         self.output(f"value_cache_out_{layer}", values)
-        return self.linear(mixed, spec.o, spec.o_bias)
+        return self.linear(self.alone(mixed), spec.o, spec.o_bias)
 
-    def full_rows(self, mask: str, like: str) -> str:
+    def full_rows(self, mask: str, like: str, companions: bool = False) -> str:
         """``[B, h, 1, T]`` -> ``[B, h, n, T]``: MultiHeadAttention does not broadcast rows."""
 
         def make() -> str:
             n = self.node("Shape", [like], start=1, end=2)
+            if companions:
+                n = self.add(n, self.constant([1], "int64"))
             ones = self.constant([1, 1], "int64")
             shape = self.node("Concat", [ones, n, self.constant([1], "int64")], axis=0)
             return self.node("Expand", [mask, shape])
@@ -240,16 +275,17 @@ class FusedOps(OnnxOps):
 
     def cross_attend(self, x: str, layer: int, spec: CrossAttention, masked: bool = True) -> str:
         inputs = [
-            self.linear(x, spec.q, spec.q_bias),
+            self.companion(self.linear(x, spec.q, spec.q_bias)),
             self.input(f"cross_key_{layer}"),
             self.input(f"cross_value_{layer}"),
         ]
         if masked:
-            inputs += ["", "", self.full_rows(self.source_mask(), self.input("tokens"))]
+            mask = self.full_rows(self.source_mask(), self.input("tokens"), self.equal_rows)
+            inputs += ["", "", mask]
         mixed = self.contrib(
             "MultiHeadAttention", inputs, 1, num_heads=spec.heads, scale=spec.scale
         )[0]
-        return self.linear(mixed, spec.o, spec.o_bias)
+        return self.linear(self.alone(mixed), spec.o, spec.o_bias)
 
 
 def pack(codes: np.ndarray[Any, np.dtype[np.uint8]], bits: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

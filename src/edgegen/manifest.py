@@ -72,13 +72,14 @@ class Cache(Part, frozen=True, kw_only=True):
 
     A ``recurrent`` cache is ``layers`` states of ``heads * head_dim`` numbers. How many rows an
     ``in_place`` cache holds is the variant's ``buckets["capacity"]``; without it the runtime
-    chooses.
+    chooses. A call may write ``spare`` rows beyond its own, which mean nothing.
     """
 
     kind: CacheKind
     layers: Small = 0
     heads: Small = 0
     head_dim: Small = 0
+    spare: Small = 0
 
 
 class Variant(Part, frozen=True, kw_only=True):
