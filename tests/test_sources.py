@@ -371,12 +371,13 @@ def test_another_marian_network_is_refused_with_every_reason(tmp_path: Path, spm
 
 def reference_state(path: Path) -> tuple[Any, Mapping[str, Any]]:
     """Configuration and tensors as transformers reads them."""
-    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+    from transformers import modeling_gguf_pytorch_utils
 
     config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)
+    loader: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    found = loader(str(path), return_tensors=True, model_to_load=model)
     return config, found["tensors"]
 
 

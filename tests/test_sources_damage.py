@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,9 @@ def test_a_file_cut_anywhere_is_said_to_be_damaged(damaged: Folder) -> None:
     whole = path.read_bytes()
     assert answer(model) is None
     starts = range(0, min(len(whole), 600), 7)
-    later = np.linspace(600, len(whole) - 1, 60).astype(int) if len(whole) > 600 else []
+    later: Iterable[int] = (
+        np.linspace(600, len(whole) - 1, 60).astype(int) if len(whole) > 600 else []
+    )
     for length in [*starts, *later, len(whole) - 1]:
         path.write_bytes(whole[:length])
         said = answer(model)

@@ -102,12 +102,13 @@ def test_firefox_matrices_are_held_as_int8_exactly(pair: str) -> None:
 
 
 def reference(path: Path) -> tuple[Any, dict[str, Any]]:
-    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+    from transformers import modeling_gguf_pytorch_utils
 
     config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    found = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)
+    loader: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    found = loader(str(path), return_tensors=True, model_to_load=model)
     return config, found["tensors"]
 
 
