@@ -33,7 +33,7 @@ class WeightFile:
         array = np.ascontiguousarray(array)
         if array.nbytes <= INLINE:
             return onnx.numpy_helper.from_array(array, name)
-        offset, length = self._place(array)
+        offset, length = self.place(array)
         tensor = TensorProto()
         tensor.name = name
         tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -43,8 +43,9 @@ class WeightFile:
             tensor.external_data.add(key=key, value=str(value))
         return tensor
 
-    def _place(self, array: NDArray[Any]) -> tuple[int, int]:
-        data = memoryview(array).cast("B")
+    def place(self, array: NDArray[Any]) -> tuple[int, int]:
+        """Offset and length of a contiguous array's bytes in this file, written if they are new."""
+        data = array.data.cast("B")
         key = sha256(data).digest()
         if key not in self._places:
             align = PAGE if len(data) >= PAGE else LINE

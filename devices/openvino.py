@@ -1,0 +1,191 @@
+"""OpenVINO sessions for any of its devices.
+
+Arrays are shared with the backend, so what a caller rewrites in place costs nothing the next call
+and outputs are views. Properties are always said, never inherited: this library's own choice on
+some processors is bfloat16 and int8 activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgegen.errors import DeviceError, DeviceMissing
+from edgegen.graph import Graph
+from edgegen.manifest import Variant
+
+from .device import DeviceOptions, Feeds, Tensor
+
+_STALE: Tensor = np.empty(0)  # stands for a feed that was copied
+MISSING = "OpenVINO is not installed; pip install edgegen[openvino]"
+
+
+def load_openvino() -> Any:
+    """The module, or ``DeviceMissing`` with the pip line."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise DeviceMissing(f"{MISSING} ({error}).") from error
+    return openvino
+
+
+def reason(error: Exception) -> str:
+    """What the library said, on one line and without the places in its own sources."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    kept = told or [line for line in lines if line] or [type(error).__name__]
+    return "; ".join(kept)[:300].rstrip(".")
+
+
+class OvRequest:
+    """Bindings of one caller. A feed whose array object was seen last time is not set again."""
+
+    def __init__(self, session: OvSession) -> None:
+        self._session = session
+        self._infer = session.compiled.create_infer_request()
+        self._held: dict[str, Tensor] = {}
+        self._kept: dict[str, Tensor] = {}  # the backend holds addresses, not arrays
+        self._bound_outputs: set[str] = set()
+        self._checked = False
+
+    def bind(self, name: str, array: Tensor) -> None:
+        if name not in self._session.places:
+            raise DeviceError(f"{self._session.file.name} has no port {name} to bind.")
+        if not array.flags.c_contiguous:
+            raise DeviceError(f"port {name} must be contiguous; got strides {array.strides}.")
+        self._set(name, array)
+        self._held[name] = array
+        self._checked = False
+        if name in self._session.outputs:
+            self._bound_outputs.add(name)
+
+    def run(self, feeds: Feeds) -> dict[str, Tensor]:
+        held, session = self._held, self._session
+        changed = {name: array for name, array in feeds.items() if held.get(name) is not array}
+        for name, array in changed.items():
+            if name not in session.inputs:
+                raise DeviceError(f"{session.file.name} has no input {name}.")
+            if array.flags.c_contiguous:
+                self._set(name, array)
+                held[name] = array
+            else:  # a copy goes stale, so it is made anew each call
+                self._set(name, array.copy(order="C"))
+                held[name] = _STALE
+        if changed or not self._checked:
+            self._check_sizes(feeds)
+        try:
+            self._infer.infer()
+        except Exception as error:  # the backend's own types are not public
+            raise DeviceError(
+                f"{session.device} failed to run {session.file.name}: {reason(error)}."
+            ) from error
+        return {
+            name: self._infer.get_output_tensor(i).data
+            for i, name in enumerate(session.outputs)
+            if name not in self._bound_outputs
+        }
+
+    def _check_sizes(self, feeds: Feeds) -> None:
+        """Every input is there and sizes agree: kernels read past the end where they do not."""
+        session, sizes = self._session, dict[str, int]()
+        for name, axis, dim in session.dims:
+            array = feeds.get(name, self._held.get(name))
+            if array is None or array is _STALE:
+                raise DeviceError(f"graph {session.graph.name}: not given: {session.ports[name]}.")
+            size = array.shape[axis]
+            if sizes.setdefault(dim, size) != size:
+                raise DeviceError(
+                    f"graph {session.graph.name}: {session.ports[name]} got size {size} where "
+                    f"{dim}={sizes[dim]}."
+                )
+        for dim, size in sizes.items():
+            terms = dim.split("+")
+            if all(term in sizes for term in terms) and sum(sizes[t] for t in terms) != size:
+                told = ", ".join(f"{term}={sizes[term]}" for term in terms)
+                raise DeviceError(f"graph {session.graph.name}: {dim}={size} where {told}.")
+        self._checked = True
+
+    def _set(self, name: str, array: Tensor) -> None:
+        place = self._session.places[name]
+        try:
+            self._infer.set_tensor(place, self._session.tensor(array, shared_memory=True))
+        except Exception as error:  # the backend's own types are not public
+            raise DeviceError(
+                f"port {self._session.ports[name]} cannot take {array.dtype}{list(array.shape)}: "
+                f"{reason(error)}."
+            ) from error
+        self._kept[name] = array
+
+
+class OvSession:
+    """A compiled IR graph."""
+
+    def __init__(self, compiled: Any, variant: Variant, device: str, file: Path) -> None:
+        self.compiled: Any = compiled
+        self.graph: Graph = variant.graph
+        self.device = device
+        self.file = file
+        # A recurrent decoder's state has no "past": a sum is checked where all its terms are told.
+        self.dims = [
+            (port.name, axis, dim)
+            for port in self.graph.inputs
+            for axis, dim in enumerate(port.shape)
+            if isinstance(dim, str)
+        ]
+        self.tensor: Any = load_openvino().Tensor
+        self.inputs = [port.name for port in self.graph.inputs]
+        self.outputs = [port.name for port in self.graph.outputs]
+        self.ports = {port.name: port for port in (*self.graph.inputs, *self.graph.outputs)}
+        self.places = {
+            **dict(zip(self.inputs, compiled.inputs, strict=True)),
+            **dict(zip(self.outputs, compiled.outputs, strict=True)),
+        }
+
+    def request(self) -> OvRequest:
+        return OvRequest(self)
+
+    def properties(self) -> dict[str, str]:
+        """What the compiled graph really runs with, read back from the backend."""
+        known = [str(name) for name in self.compiled.get_property("SUPPORTED_PROPERTIES")]
+        return {
+            name: said(self.compiled.get_property(name))
+            for name in sorted(known)
+            if name != "SUPPORTED_PROPERTIES"
+        }
+
+    def close(self) -> None:
+        """Free the session's memory; open requests must not run afterwards."""
+        self.compiled = None
+        self.places = {}
+
+
+def said(value: Any) -> str:
+    """A property's value in the words the library takes back."""
+    name = getattr(value, "get_type_name", None)
+    return str(name()) if name is not None else str(value)
+
+
+def compile_session(
+    core: Any,
+    file: Path,
+    variant: Variant,
+    options: DeviceOptions,
+    device: str,
+    place: str,
+    properties: Mapping[str, Any],
+) -> OvSession:
+    """Compile ``file`` with the variant's shared weights, which lie beside it, on OpenVINO's device
+    ``place``. The weights are mapped, not read."""
+    chosen = dict(properties)
+    if options.cache_dir is not None:
+        chosen["CACHE_DIR"] = str(options.cache_dir)
+    weights = [file.parent / Path(name).name for name in variant.weights[:1]]
+    try:
+        model = core.read_model(file, *weights)
+        compiled = core.compile_model(model, place, chosen)
+        return OvSession(compiled, variant, device, file)
+    except Exception as error:  # the backend's own types are not public
+        raise DeviceError(f"{device} cannot compile {file.name}: {reason(error)}.") from error

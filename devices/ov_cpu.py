@@ -1,0 +1,74 @@
+"""The CPU through OpenVINO: many rows at little more than the cost of one, bfloat16 where it is."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgegen.manifest import Variant
+
+from .device import DeviceOptions, Limits, Session
+from .machine import processor
+from .openvino import MISSING, compile_session, load_openvino
+
+# Float32 arithmetic on float weights. A variant's settings come after: what it was checked with.
+EXACT = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    "KV_CACHE_PRECISION": "f32",
+}
+# What the processor does fastest, where it has the instructions.
+FAST = {
+    "INFERENCE_PRECISION_HINT": "bf16",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32",
+    "KV_CACHE_PRECISION": "u8",
+}
+
+
+class OvCpu:
+    """x86-64 and Arm processors."""
+
+    name = "ov-cpu"
+    limits = Limits(
+        formats=("openvino",),
+        weight_formats=("fp32", "fp16", "bf16", "int8", "int4"),
+        caches=("append", "recurrent", "none"),
+    )
+
+    def missing(self) -> str | None:
+        try:
+            version("openvino")
+        except PackageNotFoundError:
+            return MISSING
+        return None
+
+    def describe(self) -> dict[str, str]:
+        return {"hardware": processor(), "openvino": version("openvino")}
+
+    def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> Session:
+        core = load_openvino().Core()
+        properties = self.properties(
+            variant, options, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        )
+        return compile_session(core, file, variant, options, self.name, "CPU", properties)
+
+    def properties(
+        self, variant: Variant, options: DeviceOptions, capabilities: list[str]
+    ) -> dict[str, Any]:
+        """What a graph is compiled with; ``Session.properties`` tells what came of it."""
+        if options.exact:
+            chosen = {**EXACT, **variant.settings}
+        else:
+            chosen = dict(FAST)
+            if "BF16" not in capabilities:
+                chosen["INFERENCE_PRECISION_HINT"] = "f32"
+        return {
+            **chosen,
+            "INFERENCE_NUM_THREADS": options.threads,
+            "NUM_STREAMS": 1,
+            # As many threads as were asked for, and free to move: pinned ones of two sessions
+            # would share a core while another idles.
+            "ENABLE_HYPER_THREADING": True,
+            "ENABLE_CPU_PINNING": False,
+        }

@@ -1,0 +1,218 @@
+"""OpenVINO IR graphs with one shared weight file, converted from the ``plain`` lowering.
+
+Weights are narrowed by NNCF (int8, int4) or here (fp16, bf16); audio features stay float32.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import tempfile
+from contextlib import closing, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import openvino as ov
+from openvino import opset13
+
+from edgegen.errors import ExportError
+from edgegen.export.checkpoint import Weight
+from edgegen.export.families.base import Family
+from edgegen.export.ops.onnx_ops import OnnxOps
+from edgegen.export.options import ExportOptions
+from edgegen.graph import Graph
+from edgegen.manifest import Precision, Variant
+
+from . import ir_file
+from .onnx import cache_of, record
+from .weight_file import WeightFile
+
+DENSE_ORIGINS = ("float32", "float16", "bfloat16", "float64")
+# Narrower tables (a bias by distance) lose more than they save.
+NARROWEST_ROW = 32
+# Below this a constant is a norm's weight, a mask value or an epsilon: kept in float32.
+NARROWED_BYTES = 65536
+# Activations of a token are quantised to int8 this many at a time, so rows of a call stay
+# independent. The processor's kernels for 8- and 4-bit weights are built around it.
+ACTIVATION_GROUP = 32
+
+
+def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
+    """Write every graph of the family into ``folder``; variants by component.
+
+    Raises ``ExportError`` when OpenVINO cannot convert a graph or changes its ports.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = "recurrent" if family.shape.recurrent_width else OnnxOps.cache_kind
+    weights = family.weights()
+    graphs: dict[str, Graph] = {}
+    used: set[str] = set()
+    with closing(WeightFile(folder / "weights.bin")) as file:
+        for name in family.graph_names():
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                at = Path(temporary)
+                recorded, graphs[name], parts = record_plain(family, name, kind, weights, at)
+                # The model maps the temporary weights: it goes before they do.
+                model = narrow(convert(recorded), name, options)
+                ir_file.save(model, folder / f"{name}.xml", file)
+                del model
+            used |= parts if name != "features" else set()
+    for name, graph in graphs.items():
+        ir_file.check(folder / f"{name}.xml", file.path, graph)
+    precision = precision_of(options, requantised(weights, used))
+    return {
+        name: Variant(
+            format="openvino",
+            precision=Precision(weight_format="fp32", rows="rounding")
+            if name == "features"
+            else precision,
+            graph=graph,
+            file=f"graphs/{folder.name}/{name}.xml",
+            weights=(f"graphs/{folder.name}/{file.path.name}",),
+            cache=cache_of(family, name, kind),
+            lowering=OnnxOps.lowering,
+            settings=settings_of("fp32" if name == "features" else options.weight_format),
+        )
+        for name, graph in graphs.items()
+    }
+
+
+def record_plain(
+    family: Family, name: str, kind: str, weights: dict[str, Weight], folder: Path
+) -> tuple[Path, Graph, set[str]]:
+    """One graph as an ONNX file in float32, its ports, and the weights it holds."""
+    with closing(WeightFile(folder / "weights.data")) as dense:
+        ops = OnnxOps(family.graph(name, kind), weights, dense)
+        recorded, graph = record(family, name, ops)
+    path = folder / f"{name}.onnx"
+    onnx.save(recorded, path)
+    parts = {part for key in ops.initialisers for part in key.removesuffix(".T").split("+")}
+    return path, graph, parts & weights.keys()
+
+
+def convert(path: Path) -> Any:
+    """The ONNX file as an OpenVINO model."""
+    try:
+        return ov.convert_model(path)
+    except Exception as error:  # the library's own types are not public
+        last = str(error).strip().splitlines()[-1][:300]
+        raise ExportError(f"OpenVINO cannot convert graph {path.stem}: {last}") from error
+
+
+def requantised(weights: dict[str, Weight], used: set[str]) -> int:
+    """How many matrices in use their source had already quantised."""
+    return len(
+        {
+            id(weights[name])
+            for name in used
+            if weights[name].origin not in DENSE_ORIGINS and len(weights[name].shape) == 2
+        }
+    )
+
+
+def narrow(model: Any, name: str, options: ExportOptions) -> Any:
+    """The model with its weights in the format asked for; audio features keep float32."""
+    if name == "features":
+        return model
+    if options.weight_format in ("fp16", "bf16"):
+        narrow_floats(model, name, options.weight_format)
+        return model
+    if options.weight_format in ("int8", "int4"):
+        return compress(model, name, options)
+    return model
+
+
+def narrow_floats(model: Any, name: str, weight_format: str) -> None:
+    """Replace large float constants by 16-bit ones and a conversion, in place."""
+    half = weight_format == "fp16"
+    for node in filter(is_large_float, model.get_ops()):
+        with np.errstate(over="ignore"):
+            values = node.data.astype(np.float16 if half else ml_dtypes.bfloat16)
+        if not np.isfinite(values.astype(np.float32)).all():
+            raise ExportError(
+                f"graph {name}: {node.friendly_name} has values {weight_format} cannot hold; "
+                "use --weight-format fp32 or int8."
+            )
+        # As bits: OpenVINO's Python side takes bfloat16 arrays for float16 ones.
+        held = ov.Tensor(ov.Type.f16 if half else ov.Type.bf16, ov.Shape(values.shape))
+        held.data.view(np.uint16)[...] = values.view(np.uint16)
+        wide = opset13.convert(opset13.constant(held), "f32")
+        for target in list(node.output(0).get_target_inputs()):
+            target.replace_source_output(wide.output(0))
+
+
+def is_large_float(node: Any) -> bool:
+    return bool(
+        node.get_type_name() == "Constant"
+        and node.get_element_type() == ov.Type.f32
+        and node.get_byte_size() > NARROWED_BYTES
+    )
+
+
+def compress(model: Any, name: str, options: ExportOptions) -> Any:
+    """Round matrices and tables to int8 (a scale per row) or int4 (a scale per group) with NNCF.
+
+    No data is used, embeddings and heads are taken along, and so a tied table stays one.
+    """
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    sign = "SYM" if options.sym else "ASYM"
+    mode = getattr(nncf.CompressWeightsMode, f"{options.weight_format.upper()}_{sign}")
+    arguments: dict[str, Any] = {}
+    if options.weight_format == "int4":
+        arguments = {
+            "group_size": options.group_size,
+            "all_layers": True,
+            "advanced_parameters": nncf.AdvancedCompressionParameters(
+                group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST,
+                min_adjusted_group_size=16,
+            ),
+        }
+    try:
+        with redirect_stdout(io.StringIO()):  # it draws progress bars
+            return nncf.compress_weights(
+                model, mode=mode, ignored_scope=nncf.IgnoredScope(names=kept(model)), **arguments
+            )
+    except Exception as error:  # the library's own types are many
+        first = str(error).strip().splitlines()[0][:300]
+        raise ExportError(f"NNCF cannot compress graph {name}: {first}") from error
+
+
+def kept(model: Any) -> list[str]:
+    """Operators whose constant has too short rows to be worth rounding."""
+    return [
+        target.get_node().friendly_name
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant"
+        and node.get_element_type() == ov.Type.f32
+        and node.shape
+        and node.shape[-1] < NARROWEST_ROW
+        for target in node.output(0).get_target_inputs()
+        if target.get_node().get_type_name() in ("Gather", "MatMul")
+    ]
+
+
+def precision_of(options: ExportOptions, redone: int) -> Precision:
+    """NNCF rounds dense values anew: codes a source already had are never taken over."""
+    if options.weight_format not in ("int8", "int4"):
+        return Precision(weight_format=options.weight_format, rows="rounding")
+    return Precision(
+        weight_format=options.weight_format,
+        group_size=options.group_size if options.weight_format == "int4" else 0,
+        symmetric=options.sym,
+        rows="rounding",
+        requantised=redone,
+    )
+
+
+def settings_of(weight_format: str) -> dict[str, str]:
+    """What the processor must be told to compute as it was checked."""
+    integer = weight_format in ("int8", "int4")
+    return {
+        "INFERENCE_PRECISION_HINT": "bf16" if weight_format == "bf16" else "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(ACTIVATION_GROUP if integer else 0),
+    }

@@ -1,0 +1,192 @@
+"""ONNX Runtime says what torch says, the listing tells reasons, the fake fails on demand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stepping import Steps, TorchSession, encode, error
+from tiny import tiny_t5
+
+from edgegen.devices import DEVICES, device_named
+from edgegen.devices.device import DeviceOptions, Feeds, Tensor
+from edgegen.devices.fake import FakeDevice, Faults
+from edgegen.devices.listing import list_devices
+from edgegen.devices.onnxruntime import OrtSession
+from edgegen.devices.ort_cpu import OrtCpu
+from edgegen.errors import DeviceError, InputError
+from edgegen.export.families.t5 import T5
+from edgegen.export.formats import onnx
+from edgegen.export.options import ExportOptions, WeightFormat
+from edgegen.graph import Graph, Port
+from edgegen.manifest import Precision, Variant
+
+SOURCE = [7, 301, 44, 9, 120, 1]
+TARGET = [0, 5, 77, 250, 33, 18]
+SHAPES: dict[str, dict[str, Any]] = {
+    "tied": {"tie_word_embeddings": True},
+    "untied-gated": {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"},
+}
+
+
+class Written:
+    """An exported T5 with its ONNX Runtime sessions."""
+
+    def __init__(self, folder: Path, weight_format: WeightFormat, **shape: Any) -> None:
+        self.family = T5(tiny_t5(**shape))
+        self.folder = folder
+        self.variants = onnx.write(
+            self.family,
+            folder,
+            ExportOptions(model="tiny", output=folder, weight_format=weight_format),
+        )
+
+    def session(self, name: str) -> OrtSession:
+        found = OrtCpu().compile(self.folder / f"{name}.onnx", self.variants[name], DeviceOptions())
+        assert isinstance(found, OrtSession)
+        return found
+
+    def steps(self, padding: int = 0) -> Steps:
+        memory = encode(self.session("encode"), SOURCE, padding)
+        return Steps(self.session("decode"), memory, self.variants["decode"].cache)
+
+    def truth(self) -> Steps:
+        memory = encode(TorchSession(self.family, "encode"), SOURCE)
+        record = onnx.cache_of(self.family, "decode", "append")
+        return Steps(TorchSession(self.family, "decode"), memory, record)
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def fused(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("fused"), "fp32", **SHAPES[request.param])
+
+
+def test_every_step_says_what_torch_says(fused: Written) -> None:
+    found, truth = fused.steps(), fused.truth()
+    for calls in ([TARGET[0]], [TARGET[1]], TARGET[2:5], [TARGET[5]]):
+        assert error(found.feed(calls), truth.feed(calls)) <= 1e-4
+
+
+def test_a_rewound_cache_forgets_the_rejected_rows(fused: Written) -> None:
+    found, truth = fused.steps(), fused.truth()
+    found.feed([0, 499, 498, 497])
+    found.length = 1
+    truth.feed([0])
+    assert error(found.feed(TARGET[1:3]), truth.feed(TARGET[1:3])) <= 1e-4
+    found.length = truth.length = 2
+    assert error(found.feed(TARGET[3:]), truth.feed(TARGET[3:])) <= 1e-4
+
+
+def test_right_padding_of_the_source_changes_nothing(fused: Written) -> None:
+    assert error(fused.steps(padding=5).feed(TARGET), fused.steps().feed(TARGET)) <= 1e-5
+
+
+def test_a_tree_s_rows_are_its_paths_fed_plainly(fused: Written) -> None:
+    found = fused.steps()
+    found.feed([0])
+    rows = found.feed([5, 77, 250, 33, 18], [-1, 0, 0, 1, -1])
+    for path in ([0, 1, 3], [0, 2], [4]):
+        plainly = fused.steps()
+        plainly.feed([0])
+        assert error(rows[path], plainly.feed([[5, 77, 250, 33, 18][i] for i in path])) <= 1e-5
+
+
+BOUNDS: dict[WeightFormat, float] = {"fp16": 2e-3, "int8": 3e-2, "int4": 0.4}
+
+
+@pytest.mark.parametrize("weight_format", BOUNDS)
+def test_narrow_weights_stay_near(
+    weight_format: WeightFormat, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    narrow = Written(tmp_path, weight_format)
+    found, truth = narrow.steps().feed(TARGET), narrow.truth().feed(TARGET)
+    record_property("agreement", float((found.argmax(-1) == truth.argmax(-1)).mean()))
+    record_property("error", error(found, truth))
+    assert error(found, truth) <= BOUNDS[weight_format]
+
+
+def test_a_damaged_graph_is_one_line(fused: Written, tmp_path: Path) -> None:
+    (tmp_path / "encode.onnx").write_bytes(b"\xff" * 16)
+    with pytest.raises(DeviceError, match=r"cannot compile encode\.onnx") as caught:
+        OrtCpu().compile(tmp_path / "encode.onnx", fused.variants["encode"], DeviceOptions())
+    assert "\n" not in str(caught.value)
+
+
+# ----------------------------------------------------------------------------- the table
+
+
+@pytest.mark.parametrize("name", list(DEVICES))
+def test_every_device_keeps_its_name_and_says_what_it_is(name: str) -> None:
+    device = device_named(name)
+    assert device.name == name
+    assert device.limits.formats and device.limits.caches
+    assert device.missing() is None
+    assert device.describe()["hardware"]
+
+
+def test_the_listing_has_every_device_and_a_reason_for_every_absence() -> None:
+    entries = list_devices()
+    assert [entry.name for entry in entries if entry.usable] == list(DEVICES)
+    assert all(entry.available != bool(entry.why) for entry in entries)
+    assert all("\n" not in entry.why for entry in entries)
+    names = {entry.name for entry in entries}
+    assert {"onnxruntime:CPUExecutionProvider", "openvino:CPU", "openvino:NPU"} <= names
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
+def test_the_listing_tells_what_to_install(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    entries = {entry.name: entry for entry in list_devices()}
+    assert "pip install" in entries[library].why
+
+
+# ------------------------------------------------------------------------------ the fake
+
+GRAPH = Graph(
+    name="decode",
+    inputs=(Port(name="x", dtype="float32", shape=("n",)),),
+    outputs=(Port(name="y", dtype="float32", shape=("n",)),),
+)
+VARIANT = Variant(
+    format="onnx", precision=Precision(weight_format="fp32"), graph=GRAPH, file="decode.onnx"
+)
+
+
+def double(feeds: Feeds) -> Mapping[str, Tensor]:
+    return {"y": feeds["x"] * 2}
+
+
+def fake(**faults: Any) -> FakeDevice:
+    return FakeDevice({"decode": double}, Faults(**faults))
+
+
+def test_the_fake_runs_its_function_and_honours_bindings() -> None:
+    session = fake().compile(Path("decode.onnx"), VARIANT, DeviceOptions())
+    request = session.request()
+    x, y = np.ones(3, np.float32), np.zeros(3, np.float32)
+    request.bind("x", x)
+    np.testing.assert_array_equal(request.run({})["y"], [2, 2, 2])
+    request.bind("y", y)
+    x[:] = 4
+    assert request.run({}) == {}
+    np.testing.assert_array_equal(y, [8, 8, 8])
+    with pytest.raises(InputError, match="missing x"):
+        session.request().run({})
+
+
+def test_the_fake_fails_where_it_is_told() -> None:
+    with pytest.raises(DeviceError, match="cannot compile"):
+        fake(compiling=True).compile(Path("decode.onnx"), VARIANT, DeviceOptions())
+    session = fake(at_call=1).compile(Path("decode.onnx"), VARIANT, DeviceOptions())
+    request = session.request()
+    feeds = {"x": np.ones(3, np.float32)}
+    request.run(feeds)
+    with pytest.raises(DeviceError, match="call 1"):
+        request.run(feeds)
+    assert request.run(feeds)["y"].shape == (3,)
+    short = fake(wrong_shape=True).compile(Path("decode.onnx"), VARIANT, DeviceOptions())
+    assert short.request().run(feeds)["y"].shape == (2,)
