@@ -68,7 +68,7 @@ class Pipeline:
     """A loaded bundle. One pipeline may be used by several threads at a time."""
 
     def __init__(self, engine: Engine, task: Task, load_seconds: float) -> None:
-        self.engine, self._task = engine, task
+        self.engine, self.task = engine, task
         self.load_seconds = load_seconds
 
     @property
@@ -103,7 +103,7 @@ class Pipeline:
 
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
         """The same, piece by piece; pieces never split a character and join to the result's text."""
-        return Stream(self._task.run(source, options or DEFAULTS))
+        return Stream(self.task.run(source, options or DEFAULTS))
 
     def close(self) -> None:
         """Free the compiled graphs."""
