@@ -19,6 +19,7 @@ from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import BundleError, DeviceError, InputError
 from edgegen.manifest import Variant
 
+from .budget import Fixed
 from .decoder import Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
@@ -167,7 +168,7 @@ class Engine:
             stopping=Stopping(ends=ends, max_new_tokens=most, stop=stop, text=text),
             verifier=make_verifier(options),
             drafter=DRAFTERS[options.draft].make(materials),
-            draft_length=0 if plain else options.num_assistant_tokens or DEFAULT_DRAFT_LENGTH,
+            budget=Fixed(0 if plain else options.num_assistant_tokens or DEFAULT_DRAFT_LENGTH),
             logprobs=options.logprobs,
         )
 

@@ -7,10 +7,11 @@ call over many tokens. Knows nothing of text, encoders or devices.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
+from .budget import Budget, Facts, Fixed
 from .decoder import Scores
 from .drafters.base import Context, Drafter
 from .filters import LogitsFilter
@@ -52,7 +53,7 @@ class Step:
 
 @dataclass(kw_only=True)
 class Generation:
-    """One text being made. ``draft_length`` 0 never asks the drafter.
+    """One text being made. ``budget`` says how much to ask of the drafter.
 
     ``logprobs`` as in ``GenerationOptions``: of the row after filters, before temperature.
     """
@@ -63,7 +64,7 @@ class Generation:
     stopping: Stopping
     verifier: Verifier
     drafter: Drafter
-    draft_length: int = 0
+    budget: Budget = field(default_factory=Fixed)
     logprobs: int | None = None
 
     def run(self, prompt: Sequence[int], source: Sequence[int] = ()) -> Iterator[Step]:
@@ -95,16 +96,24 @@ class Generation:
             scored = self._scores(rows, verdict, new)
             tokens += new
             history.commit(new)
-            if self.draft_length:
-                self.drafter.commit(len(tokens) - 1)
-            reason = cut.reason
-            yield Step(
-                tokens=tuple(new),
+            self.drafter.commit(len(tokens) - 1)
+            facts = Facts(
                 drafted=len(draft),
+                levels=draft.levels,
                 accepted=len(kept),
                 rows=len(pending) + len(draft),
                 draft_seconds=drafted_at - start,
                 decode_seconds=decoded_at - drafted_at,
+            )
+            self.budget.observe(facts)
+            reason = cut.reason
+            yield Step(
+                tokens=tuple(new),
+                drafted=facts.drafted,
+                accepted=facts.accepted,
+                rows=facts.rows,
+                draft_seconds=facts.draft_seconds,
+                decode_seconds=facts.decode_seconds,
                 seconds=perf_counter() - start,
                 cut=cut,
                 scores=scored,
@@ -120,7 +129,7 @@ class Generation:
             target.keep(base + len(chunk))
 
     def _draft(self, tokens: Sequence[int], source: Sequence[int]) -> Draft:
-        limit = min(self.draft_length, self.stopping.room - 1)
+        limit = min(self.budget.limit(), self.stopping.room - 1)
         if limit < 1:
             return NOTHING
         return self.drafter.draft(Context(source=source, tokens=tokens), limit)

@@ -66,6 +66,11 @@ class Draft:
     def is_chain(self) -> bool:
         return all(parent == node - 1 for node, parent in enumerate(self.parents))
 
+    @property
+    def levels(self) -> int:
+        """Tokens on the longest path."""
+        return len(self) if self.is_chain else int(depths(self.parents).max()) + 1
+
     def path_to(self, node: int) -> tuple[int, ...]:
         """Nodes from the root down to ``node``; empty for -1."""
         path: list[int] = []
