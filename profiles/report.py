@@ -139,7 +139,7 @@ def tables(profile: Profile) -> Group:
 
 
 TIMES_COLUMNS = (
-    "bundle", "device", "t", "prec", "case", "draft", "ttft", "request", "tpot", "low-high",
+    "bundle", "device", "t", "prec", "case", "draft", "ttft", "req", "tpot", "low-high",
     "tok/s", "p95", "e2e", "speedup",
 )  # fmt: skip
 
@@ -148,7 +148,8 @@ def times_table(summaries: Sequence[Summary]) -> Table:
     """A row a bundle, device, precision, length and drafter."""
     speech = any(summary.times["rtfx"].median for summary in summaries)
     columns = [*TIMES_COLUMNS[:-1], *(["rtfx"] if speech else []), TIMES_COLUMNS[-1]]
-    table = _table("times in ms", columns, left=("bundle", "device", "prec", "case", "draft"))
+    title = "times in ms (ttft: the model's, req: the request's, p95: of the gaps between tokens)"
+    table = _table(title, columns, left=("bundle", "device", "prec", "case", "draft"))
     for summary in summaries:
         subject, place, times = summary.run.subject, summary.run.place, summary.times
         told = summary.speculation
@@ -206,12 +207,15 @@ def _table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
     for name in columns:
+        # Names of bundles and cases give way when it is narrow, never a number.
         table.add_column(
             name,
             justify="left" if name in left else "right",
-            no_wrap=name not in left,
+            no_wrap=name not in ("bundle", "case"),
             overflow="fold",
         )
     return table
