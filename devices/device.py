@@ -85,5 +85,3 @@ class Device(Protocol):
     def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> Session:
         """Raises ``DeviceMissing`` or ``DeviceError``."""
         ...
-
-

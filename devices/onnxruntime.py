@@ -49,15 +49,11 @@ class OrtRequest:
     def _bind_input(self, name: str, array: Tensor) -> None:
         if not array.flags.c_contiguous:
             raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
-        self._binding.bind_input(
-            name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
-        )
+        self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._held[name] = array
 
     def _bind_output(self, name: str, array: Tensor) -> None:
-        self._binding.bind_output(
-            name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
-        )
+        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
         held, sizing = self._held, self._session.sizing
@@ -103,7 +99,7 @@ class OrtSession:
     """A compiled ONNX graph."""
 
     def __init__(self, inference: Any, variant: Variant, device: str, file: Path) -> None:
-        self.inference = inference
+        self.inference: Any = inference
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file
@@ -125,9 +121,7 @@ class OrtSession:
 def sizing_inputs(graph: Graph) -> frozenset[str]:
     """Inputs whose shape decides the shape of some output."""
     wanted = {dim for port in graph.outputs for dim in port.shape if isinstance(dim, str)}
-    return frozenset(
-        port.name for port in graph.inputs if any(dim in wanted for dim in port.shape)
-    )
+    return frozenset(port.name for port in graph.inputs if any(dim in wanted for dim in port.shape))
 
 
 def compile_session(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgegen.errors import DeviceError, DeviceMissing
-from edgegen.graph import Graph
+from edgegen.graph import Dim, Graph
 from edgegen.manifest import Variant
 
 from .device import DeviceOptions, Feeds, Tensor
@@ -38,6 +38,14 @@ def reason(error: Exception) -> str:
     told = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
     kept = told or [line for line in lines if line] or [type(error).__name__]
     return "; ".join(kept)[:300].rstrip(".")
+
+
+def clash(axes: tuple[Dim, ...], shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
+    """Note the sizes of the free dimensions; the first that was noted otherwise before."""
+    for dim, size in zip(axes, shape, strict=True):
+        if isinstance(dim, str) and sizes.setdefault(dim, size) != size:
+            return f"size {size} where {dim}={sizes[dim]}"
+    return None
 
 
 class OvRequest:
@@ -77,7 +85,9 @@ class OvRequest:
         if changed or not self._checked:
             self._check_sizes(feeds)
         try:
-            self._infer.infer()
+            # Not infer(), which copies every output besides.
+            self._infer.start_async()
+            self._infer.wait()
         except Exception as error:  # the backend's own types are not public
             raise DeviceError(
                 f"{session.device} failed to run {session.file.name}: {reason(error)}."
@@ -91,21 +101,22 @@ class OvRequest:
     def _check_sizes(self, feeds: Feeds) -> None:
         """Every input is there and sizes agree: kernels read past the end where they do not."""
         session, sizes = self._session, dict[str, int]()
-        for name, axis, dim in session.dims:
-            array = feeds.get(name, self._held.get(name))
-            if array is None or array is _STALE:
-                raise DeviceError(f"graph {session.graph.name}: not given: {session.ports[name]}.")
-            size = array.shape[axis]
-            if sizes.setdefault(dim, size) != size:
-                raise DeviceError(
-                    f"graph {session.graph.name}: {session.ports[name]} got size {size} where "
-                    f"{dim}={sizes[dim]}."
-                )
+        for axes, names in session.alike.items():
+            first: tuple[int, ...] | None = None
+            for name in names:
+                array = feeds.get(name, self._held.get(name, _STALE))
+                if array is _STALE:
+                    raise DeviceError(f"{session.where}: not given: {session.ports[name]}.")
+                if array.shape == first:
+                    continue
+                first = array.shape
+                if fault := clash(axes, first, sizes):
+                    raise DeviceError(f"{session.where}: {session.ports[name]} got {fault}.")
         for dim, size in sizes.items():
             terms = dim.split("+")
             if all(term in sizes for term in terms) and sum(sizes[t] for t in terms) != size:
                 told = ", ".join(f"{term}={sizes[term]}" for term in terms)
-                raise DeviceError(f"graph {session.graph.name}: {dim}={size} where {told}.")
+                raise DeviceError(f"{session.where}: {dim}={size} where {told}.")
         self._checked = True
 
     def _set(self, name: str, array: Tensor) -> None:
@@ -128,13 +139,11 @@ class OvSession:
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file
-        # A recurrent decoder's state has no "past": a sum is checked where all its terms are told.
-        self.dims = [
-            (port.name, axis, dim)
-            for port in self.graph.inputs
-            for axis, dim in enumerate(port.shape)
-            if isinstance(dim, str)
-        ]
+        self.where = f"graph {self.graph.name}"
+        # Layers' ports have one shape: compared whole, only the first is taken apart.
+        self.alike: dict[tuple[Dim, ...], list[str]] = {}
+        for port in self.graph.inputs:
+            self.alike.setdefault(port.shape, []).append(port.name)
         self.tensor: Any = load_openvino().Tensor
         self.inputs = [port.name for port in self.graph.inputs]
         self.outputs = [port.name for port in self.graph.outputs]

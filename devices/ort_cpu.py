@@ -33,6 +33,4 @@ class OrtCpu:
         return {"hardware": processor(), "onnxruntime": version("onnxruntime")}
 
     def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> Session:
-        return compile_session(
-            file, variant, options, self.name, [("CPUExecutionProvider", {})]
-        )
+        return compile_session(file, variant, options, self.name, [("CPUExecutionProvider", {})])

@@ -43,7 +43,7 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
     ``progress`` is told each stage in words. Raises ``CheckpointError``, ``ExportError``,
     ``ParityError``; the folder is then as it was.
     """
-    say = progress or (lambda stage: None)
+    say = progress or _silent
     say(f"reading {options.model}")
     checkpoint = load(options.model, revision=options.revision, cache_dir=options.cache_dir)
     name, family = family_of(checkpoint)
@@ -68,9 +68,11 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
                 writer.add_file(record.path, checkpoint.tokenizers[role].data)
         parity = gate(family, options, written, writer, say)
         say("sealing the bundle")
-        return writer.finish(
-            manifest_of(name, family, options, written, tokenizers, parity)
-        )
+        return writer.finish(manifest_of(name, family, options, written, tokenizers, parity))
+
+
+def _silent(stage: str) -> None:
+    """No one listens."""
 
 
 def check_task(options: ExportOptions, family: Family) -> None:

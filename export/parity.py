@@ -85,7 +85,8 @@ class Gate:
         decode = variants["decode"]
         device = device_named(DEVICES[decode.format])
         sessions = {
-            name: device.compile(folder / v.file, v, DeviceOptions()) for name, v in variants.items()
+            name: device.compile(folder / variant.file, variant, DeviceOptions())
+            for name, variant in variants.items()
         }
         try:
             prompts = [self._prompt(example, sessions, decode) for example in self.examples]
@@ -125,9 +126,7 @@ class Gate:
     ) -> PromptParity:
         """The prompt as one call, then the checkpoint's tokens one at a time."""
         tokens = [*example.prompt, *example.answer[:-1]]
-        stepper = Stepper(
-            sessions["decode"], variant, self._memory(example, sessions), len(tokens)
-        )
+        stepper = Stepper(sessions["decode"], variant, self._memory(example, sessions), len(tokens))
         rows = [stepper.decode(example.prompt)]
         rows += [stepper.decode([token]) for token in example.answer[:-1]]
         logits = np.concatenate(rows)
@@ -139,9 +138,7 @@ class Gate:
             error=relative(logits, example.logits),
         )
 
-    def _rows(
-        self, example: Example, sessions: Mapping[str, Session], variant: Variant
-    ) -> float:
+    def _rows(self, example: Example, sessions: Mapping[str, Session], variant: Variant) -> float:
         """Five rows in one call against the same five one at a time."""
         tokens = [*example.prompt, *example.answer[:-1]][:ROWS]
         memory = self._memory(example, sessions)

@@ -76,9 +76,10 @@ class TransformersReference:
 
     def _inputs(self, source: Mapping[str, Any]) -> dict[str, Any]:
         if "samples" in source:
-            from transformers import WhisperFeatureExtractor
+            import transformers
 
-            extract = WhisperFeatureExtractor(feature_size=self.family.shape.feature_bins)
+            make: Any = transformers.WhisperFeatureExtractor
+            extract = make(feature_size=self.family.shape.feature_bins)
             return dict(
                 input_features=extract(
                     source["samples"], sampling_rate=16000, return_tensors="pt"

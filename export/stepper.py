@@ -44,13 +44,13 @@ class Stepper:
         self.length = 0
         cache = variant.cache
         heads, dim = cache.heads, cache.head_dim
-        shapes = {
+        shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
             "append": (("past_key", "past_value"), (1, 0, heads, dim)),
             "in_place": (("key_cache", "value_cache"), (1, heads, capacity + cache.spare, dim)),
             "recurrent": (("state",), (1, dim)),
         }
         parts, shape = shapes[self.kind]
-        self.cache = {
+        self.cache: dict[str, Array] = {
             f"{part}_{i}": np.zeros(shape, np.float32)
             for i in range(cache.layers)
             for part in parts
@@ -64,14 +64,14 @@ class Stepper:
         parents = list(range(-1, n - 1)) if parents is None else list(parents)
         visible = np.full((1, n, past + n), HIDDEN, np.float32)
         visible[:, :, :past] = 0
-        depth = []
+        depth: list[int] = []
         for row, parent in enumerate(parents):
             depth.append(0 if parent < 0 else depth[parent] + 1)
             node = row
             while node >= 0:
                 visible[0, row, past + node] = 0
                 node = parents[node]
-        feeds = {
+        feeds: dict[str, Array] = {
             "tokens": np.array([tokens], np.int64),
             "positions": np.array([depth], np.int64) + past,
             "past_length": np.array([past], np.int64),

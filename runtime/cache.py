@@ -7,7 +7,7 @@ accepting everything are the same verb. Batch size is 1 here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -51,7 +51,7 @@ class _Buffers:
 
     @property
     def capacity(self) -> int:
-        return self.array.shape[self.time_axis]
+        return int(self.array.shape[self.time_axis])
 
     def _zeros(self, capacity: int) -> Floats:
         shape = [2 * self.layers, 1, self.heads, self.dim]
@@ -189,7 +189,11 @@ class RecurrentCache:
         self.length = length + len(rows)
 
 
-KINDS = {"in_place": InPlaceCache, "append": AppendCache, "recurrent": RecurrentCache}
+KINDS: Mapping[str, Callable[[Variant, Request, int], KVCache]] = {
+    "in_place": InPlaceCache,
+    "append": AppendCache,
+    "recurrent": RecurrentCache,
+}
 
 
 def open_cache(variant: Variant, request: Request, limit: int = 0) -> KVCache:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.devices.device import Feeds, Session
+from edgegen.devices.device import Feeds, Session, Tensor
 from edgegen.manifest import Variant
 
 from .cache import open_cache
@@ -90,7 +90,7 @@ class Decoder:
             call.positions[0] = depths(parents)
             call.positions += past
             call.parents[0] = parents
-        feeds = {
+        feeds: dict[str, Tensor] = {
             "tokens": call.tokens,
             "positions": call.positions,
             "past_length": self._past,

@@ -8,6 +8,8 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
+from numpy.typing import NDArray
+
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import InputError
@@ -28,6 +30,7 @@ TASKS: Registry[Any] = Registry(
     },
 )
 DEFAULTS = GenerationOptions()
+Batch = list[str] | list[Path] | list[list[int]] | list[NDArray[Any]]
 
 
 class Stream(Iterator[str]):
@@ -76,13 +79,7 @@ class Pipeline:
         return self.engine.bundle
 
     @overload
-    def generate(self, source: str | Path, options: GenerationOptions | None = None) -> Result: ...
-    @overload
-    def generate(
-        self,
-        source: Sequence[str] | Sequence[Path] | Sequence[Sequence[int]],
-        options: GenerationOptions | None = None,
-    ) -> list[Result]: ...
+    def generate(self, source: Batch, options: GenerationOptions | None = None) -> list[Result]: ...
     @overload
     def generate(self, source: Source, options: GenerationOptions | None = None) -> Result: ...
     def generate(
@@ -102,7 +99,7 @@ class Pipeline:
         return stream.result
 
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
-        """The same, piece by piece; pieces never split a character and join to the result's text."""
+        """The same, piece by piece: whole characters that join to the result's text."""
         return Stream(self.task.run(source, options or DEFAULTS))
 
     def close(self) -> None:

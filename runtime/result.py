@@ -22,6 +22,7 @@ class Pass:
     tokenize_seconds: float = 0.0
     features_seconds: float = 0.0
     encode_seconds: float = 0.0
+    detect_seconds: float = 0.0  # a decoder call before the loop: language, silence
     steps: tuple[Step, ...] = ()
     source_tokens: int = 0
 
@@ -60,17 +61,23 @@ class Timings:
         return 1e3 * sum(one.encode_seconds for one in self.passes)
 
     @property
+    def detect_ms(self) -> float:
+        return 1e3 * sum(one.detect_seconds for one in self.passes)
+
+    @property
     def first_decode_ms(self) -> float:
         first = self.passes[0].steps if self.passes else ()
         return 1e3 * first[0].seconds if first else 0.0
 
     @property
     def ttft_ms(self) -> float:
-        """Model time to first token: features, encode and first decode of the first pass."""
+        """Model time to first token: features, encode, detection and first decode of the first
+        pass."""
         if not self.passes:
             return 0.0
-        first = self.passes[0]
-        return 1e3 * (first.features_seconds + first.encode_seconds) + self.first_decode_ms
+        one = self.passes[0]
+        before = one.features_seconds + one.encode_seconds + one.detect_seconds
+        return 1e3 * before + self.first_decode_ms
 
     @property
     def request_ttft_ms(self) -> float:
@@ -158,4 +165,7 @@ class Result:
 def weakest(reasons: Sequence[FinishReason]) -> FinishReason:
     """The reason of a request of several passes: the one a caller must know of."""
     order: tuple[FinishReason, ...] = ("cancelled", "length", "stop_string", "stop")
-    return next((reason for reason in order if reason in reasons), "stop")
+    for reason in order:
+        if reason in reasons:
+            return reason
+    return "stop"

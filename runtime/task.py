@@ -1,4 +1,4 @@
-"""What a bundle can be asked to do: a source in, pieces of text as they come, a result at the end."""
+"""What a bundle can be asked to do: a source in, pieces of text out, a result at the end."""
 
 from __future__ import annotations
 
@@ -62,7 +62,11 @@ class Opening:
     memory: Memory | None = None
     decoder: Decoder | None = None
     tokenize_seconds: float = 0.0
+    # Decoder calls made on ``decoder`` before the loop: which language, whether anyone speaks.
+    detect_seconds: float = 0.0
     stop: tuple[str, ...] = ()
+    # Tokens that are no text: timestamps.
+    hidden: Sequence[int] = ()
 
 
 def decode(
@@ -74,7 +78,7 @@ def decode(
 ) -> Generator[str, None, str]:
     """Run one pass of the loop into ``record``; yields pieces, returns the pass's whole text."""
     ends = engine.manifest.generation.end
-    writer = Writer(tokenizer, ends, opening.stop)
+    writer = Writer(tokenizer, (*ends, *opening.hidden), opening.stop)
     generation = engine.generation(
         opening.decoder or engine.decoder(opening.memory),
         options,
@@ -102,6 +106,7 @@ def decode(
                 tokenize_seconds=opening.tokenize_seconds,
                 features_seconds=memory.features_seconds,
                 encode_seconds=memory.encode_seconds,
+                detect_seconds=opening.detect_seconds,
                 steps=tuple(steps),
                 source_tokens=len(opening.source),
             )

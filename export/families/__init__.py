@@ -1,11 +1,11 @@
-"""Architectures: one file each, one line here; ``family_of`` picks by the checkpoint's model_type."""
+"""Architectures: one file each, one line here; ``family_of`` picks by ``model_type``."""
 
 from __future__ import annotations
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint
 from edgegen.registry import Registry, unknown
 
+from ..checkpoint import Checkpoint
 from .base import Family
 
 FAMILIES: Registry[type[Family]] = Registry(

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint, Weight
-from edgegen.export.ops.base import Ops, V
 from edgegen.graph import Graph, Port
 from edgegen.manifest import GenerationDefaults, Speech
+
+from ..checkpoint import Checkpoint, Weight
+from ..ops.base import Ops, V
 
 Task = Literal["text2text-generation", "automatic-speech-recognition", "text-generation"]
 
@@ -86,7 +87,9 @@ class Family(ABC):
         """Ports of ``encode``, ``decode`` or ``features`` for one kind of cache."""
         if name == "features":
             return features_graph(self.shape, self.speech())
-        return encode_graph(self.shape) if name == "encode" else decode_graph(self.shape, cache_kind)
+        if name == "encode":
+            return encode_graph(self.shape)
+        return decode_graph(self.shape, cache_kind)
 
     def graph_names(self) -> tuple[str, ...]:
         if not self.shape.encoder:

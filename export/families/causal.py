@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint, Weight
-from edgegen.export.ops.base import Ops, V
-from edgegen.export.ops.specs import Activation, FeedForward, Norm, Rope, SelfAttention
 from edgegen.manifest import GenerationDefaults
 
+from ..checkpoint import Array, Checkpoint, Weight
+from ..ops.base import Ops, V
+from ..ops.specs import Activation, FeedForward, Norm, Rope, SelfAttention
 from .base import Family, Shape, end_ids
 
 
@@ -33,9 +34,7 @@ class Style:
 
 STYLES: Mapping[str, Style] = {
     "llama": Style(),
-    "gemma3_text": Style(
-        sandwich=True, head_norms=True, unit_norms=True, scaled_embeddings=True
-    ),
+    "gemma3_text": Style(sandwich=True, head_norms=True, unit_norms=True, scaled_embeddings=True),
 }
 ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
@@ -63,7 +62,7 @@ class Causal(Family):
         name = str(config.get("hidden_activation") or config.get("hidden_act") or "silu")
         if name not in ACTIVATIONS:
             raise CheckpointError(f"activation {name!r} is not known for {checkpoint.model_type}.")
-        self.activation = ACTIVATIONS[name]
+        self.activation: Activation = ACTIVATIONS[name]
         self.table = "model.embed_tokens.weight"
         untied = "lm_head.weight" in checkpoint.weights and not config.get("tie_word_embeddings")
         self.output_table = "lm_head.weight" if untied else self.table
@@ -83,9 +82,7 @@ class Causal(Family):
         if self.style.unit_norms:
             for name, weight in self.checkpoint.weights.items():
                 if name.endswith("norm.weight"):
-                    found[name] = Weight(
-                        weight.shape, lambda weight=weight: weight.read() + np.float32(1)
-                    )
+                    found[name] = Weight(weight.shape, partial(_plus_one, weight))
         return found
 
     def is_local(self, i: int) -> bool:
@@ -96,7 +93,7 @@ class Causal(Family):
         return bool(pattern and (i + 1) % pattern)
 
     def rope(self, i: int) -> Rope:
-        """transformers 5 keeps one set of parameters a layer kind, older configs one or two keys."""
+        """transformers 5 keeps parameters by layer kind, older configs in one or two keys."""
         local = self.is_local(i)
         said: Any = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
         said = said.get("sliding_attention" if local else "full_attention", said)
@@ -108,7 +105,7 @@ class Causal(Family):
         return Rope(theta=float(theta), inverse_scale=self.stretch(kind, said, float(theta)))
 
     def stretch(self, kind: str, said: Mapping[str, Any], theta: float) -> tuple[float, ...]:
-        """Factors on the rotary rates: ``linear`` and ``llama3`` (transformers, modeling_rope_utils)."""
+        """Factors on the rates: ``linear``, ``llama3`` (transformers, modeling_rope_utils)."""
         if kind == "default":
             return ()
         half = self.head_dim // 2
@@ -194,3 +191,7 @@ class Causal(Family):
             max_positions=int(self.config.get("max_position_embeddings") or 0),
             max_new_tokens=int(said.get("max_new_tokens") or 256),
         )
+
+
+def _plus_one(weight: Weight) -> Array:
+    return weight.read() + np.float32(1)

@@ -7,11 +7,11 @@ names are Marian's own; the network was checked against the engine that ships th
 
 from __future__ import annotations
 
-from edgegen.export.checkpoint import Checkpoint, Weight
-from edgegen.export.ops.base import Ops, V
-from edgegen.export.ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
 from edgegen.manifest import GenerationDefaults
 
+from ..checkpoint import Checkpoint, Weight
+from ..ops.base import Ops, V
+from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape, end_ids
 
 START = -1  # an all-zero embedding
@@ -102,9 +102,7 @@ class MarianSsru(Family):
         """Scaled embeddings plus sinusoids: sines, then cosines (marian, transformer.h)."""
         half = self.width // 2
         rates = [10000.0 ** (-i / (half - 1)) for i in range(half)]
-        angles = ops.mul(
-            ops.unsqueeze(ops.cast(positions, "float32"), 2), ops.constant(rates)
-        )
+        angles = ops.mul(ops.unsqueeze(ops.cast(positions, "float32"), 2), ops.constant(rates))
         waves = ops.concat([ops.unary("sin", angles), ops.unary("cos", angles)], 2)
         return ops.add(ops.scale(rows, self.width**0.5), waves)
 

@@ -8,13 +8,16 @@ a position) get the same bias wherever their rows stand.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from edgegen.export.checkpoint import Array, Checkpoint, Weight
-from edgegen.export.ops.base import Ops, V
-from edgegen.export.ops.specs import (
+from edgegen.manifest import GenerationDefaults
+
+from ..checkpoint import Array, Checkpoint, Weight
+from ..ops.base import Ops, V
+from ..ops.specs import (
     Activation,
     CrossAttention,
     FeedForward,
@@ -22,8 +25,6 @@ from edgegen.export.ops.specs import (
     RelativeBias,
     SelfAttention,
 )
-from edgegen.manifest import GenerationDefaults
-
 from .base import Family, Shape, end_ids
 
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -50,7 +51,9 @@ class T5(Family):
         projection = str(config.get("feed_forward_proj", "relu"))
         self.gated = projection.startswith("gated-")
         name = projection.removeprefix("gated-")
-        self.activation = ACTIVATIONS["gelu_new" if projection == "gated-gelu" else name]
+        self.activation: Activation = ACTIVATIONS[
+            "gelu_new" if projection == "gated-gelu" else name
+        ]
         self.tied = bool(config.get("tie_word_embeddings", True))
         self.buckets = int(config.get("relative_attention_num_buckets", 32))
         self.reach = int(config.get("relative_attention_max_distance", 128))
@@ -76,7 +79,7 @@ class T5(Family):
             table = found[name]
             found[f"{side}.bias_by_distance"] = Weight(
                 (2 * self.reach + 1, self.heads),
-                lambda table=table, causal=causal: self.bias_by_distance(table.read(), causal),
+                partial(self.bias_by_distance, table, causal),
             )
         if self.tied:
             # The head's factor d^-0.5 moves into the final norm, so the table is stored once.
@@ -86,7 +89,7 @@ class T5(Family):
             )
         return found
 
-    def bias_by_distance(self, table: Array, causal: bool) -> Array:
+    def bias_by_distance(self, buckets_table: Weight, causal: bool) -> Array:
         """``[buckets, heads]`` -> ``[2 reach + 1, heads]`` for distances -reach .. reach.
 
         Buckets follow transformers' ``_relative_position_bucket``: half of them exact, the others
@@ -103,7 +106,7 @@ class T5(Family):
         ratio = np.log(np.maximum(away, 1).astype(np.float32) / exact, dtype=np.float32)
         ratio = ratio / np.float32(np.log(self.reach / exact)) * (buckets - exact)
         large = np.minimum(exact + ratio.astype(np.int64), buckets - 1)
-        return table[offset + np.where(away < exact, away, large)]
+        return buckets_table.read()[offset + np.where(away < exact, away, large)]
 
     def self_attention(self, side: str, i: int) -> SelfAttention:
         at = f"{side}.block.{i}.layer.0.SelfAttention"
@@ -140,16 +143,12 @@ class T5(Family):
         )
 
     def norm(self, side: str, i: int, sublayer: int) -> Norm:
-        return Norm(
-            weight=f"{side}.block.{i}.layer.{sublayer}.layer_norm.weight", eps=self.eps
-        )
+        return Norm(weight=f"{side}.block.{i}.layer.{sublayer}.layer_norm.weight", eps=self.eps)
 
     def encode(self, ops: Ops[V]) -> None:
         x = ops.gather_rows("shared.weight", ops.input("input_ids"))
         rows = ops.arange(ops.input("input_ids"), 1)
-        distances = ops.binary(
-            "sub", ops.reshape(rows, (1, 1, -1)), ops.reshape(rows, (1, -1, 1))
-        )
+        distances = ops.binary("sub", ops.reshape(rows, (1, 1, -1)), ops.reshape(rows, (1, -1, 1)))
         bias = ops.relative_bias(
             RelativeBias(table="encoder.bias_by_distance", reach=self.reach), distances
         )
@@ -183,9 +182,7 @@ class T5(Family):
             if last:
                 x, fed = ops.chosen_rows(x), ops.chosen_rows(fed)
             name = f"decoder.final_layer_norm.{'scaled' if self.tied else 'weight'}"
-            after = (
-                Norm(weight=name, eps=self.eps) if last else self.norm("decoder", i + 1, 0)
-            )
+            after = Norm(weight=name, eps=self.eps) if last else self.norm("decoder", i + 1, 0)
             x, inner = ops.norm_add(x, fed, after)
         ops.head(inner, "shared.weight" if self.tied else "lm_head.weight")
 

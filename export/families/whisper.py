@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgegen.export.checkpoint import Array, Checkpoint, Weight
-from edgegen.export.ops.base import Ops, V
-from edgegen.export.ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
 from edgegen.manifest import GenerationDefaults, Speech
 
+from ..checkpoint import Array, Checkpoint, Weight
+from ..ops.base import Ops, V
+from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape, end_ids
 
 SAMPLE_RATE, WINDOW_SECONDS = 16000, 30
@@ -91,9 +91,7 @@ class Whisper(Family):
         ops.output("features", ops.transpose(scaled, (0, 2, 1)))
 
     def norm(self, name: str) -> Norm:
-        return Norm(
-            weight=f"model.{name}.weight", bias=f"model.{name}.bias", eps=EPS, kind="layer"
-        )
+        return Norm(weight=f"model.{name}.weight", bias=f"model.{name}.bias", eps=EPS, kind="layer")
 
     def self_attention(self, at: str, heads: int) -> SelfAttention:
         dim = self.width // heads

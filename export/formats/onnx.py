@@ -7,15 +7,15 @@ from typing import Any
 
 import onnx
 
-from edgegen.export.families.base import Family
-from edgegen.export.ops.fused_ops import FusedOps
-from edgegen.export.ops.onnx_ops import OnnxOps
-from edgegen.export.options import ExportOptions
-from edgegen.export.quantisers import QUANTISERS
-from edgegen.export.quantisers.base import Quantiser
 from edgegen.graph import Graph
 from edgegen.manifest import Cache, Precision, Variant
 
+from ..families.base import Family
+from ..ops.fused_ops import FusedOps
+from ..ops.onnx_ops import OnnxOps
+from ..options import ExportOptions
+from ..quantisers import QUANTISERS
+from ..quantisers.base import Quantiser
 from .weight_file import WeightFile
 
 # MatMulNBits gives a row the same bits alone and among others up to this block.

@@ -19,13 +19,13 @@ import openvino as ov
 from openvino import opset13
 
 from edgegen.errors import ExportError
-from edgegen.export.checkpoint import Weight
-from edgegen.export.families.base import Family
-from edgegen.export.ops.onnx_ops import OnnxOps
-from edgegen.export.options import ExportOptions
 from edgegen.graph import Graph
 from edgegen.manifest import Precision, Variant
 
+from ..checkpoint import Weight
+from ..families.base import Family
+from ..ops.onnx_ops import OnnxOps
+from ..options import ExportOptions
 from . import ir_file
 from .onnx import cache_of, record
 from .weight_file import WeightFile

@@ -122,8 +122,8 @@ class Ops(ABC, Generic[V]):
     def follow_parents(self, keep: V, gain: V, state: V, parents: V) -> V:
         """``c[j] = keep[j] * c[parents[j]] + gain[j]`` row by row, -1 being ``state``.
 
-        keep, gain ``[B, n, D]``, state ``[B, D]``, parents ``[B, n]`` -> ``[B, n, D]``. B is 1. Every
-        row is computed by the expression a single step computes, so results are bit-equal.
+        keep, gain ``[B, n, D]``, state ``[B, D]``, parents ``[B, n]`` -> ``[B, n, D]``; B is 1.
+        Every row is computed by the expression a single step computes, so results are bit-equal.
         """
 
     # --------------------------------------------------------- small helpers
@@ -193,13 +193,14 @@ class Ops(ABC, Generic[V]):
         return self.gather(x, self.input("logit_rows"), 1)
 
     def key_positions(self) -> V:
-        """``int64 [B, past + n]``: a committed row's position is its index, a new row's is given."""
+        """``int64 [B, past + n]``: a row that stands has its index, a new row what is given."""
 
         def make() -> V:
             visible, slots = self.input("visible"), self.input("slots")
             rows = self.arange(visible, 2)
-            zero = self.binary("mul", self.gather(slots, self.constant([0], "int64"), 1),
-                               self.constant(0, "int64"))
+            zero = self.binary(
+                "mul", self.gather(slots, self.constant([0], "int64"), 1), self.constant(0, "int64")
+            )
             base = self.binary("add", zero, self.reshape(rows, (1, -1)))
             return self.scatter(base, slots, self.input("positions"))
 
@@ -234,24 +235,23 @@ class Ops(ABC, Generic[V]):
         rows = self.gather(self.parameter(spec.table), self.binary("add", clamped, reach), 0)
         return self.transpose(rows, (0, 3, 1, 2))
 
-    def rotation(self, rope: Rope, head_dim: int, positions: V) -> tuple[V, V]:
-        """cos and sin ``[B, n, head_dim / 2]`` of the positions' angles."""
+    def rotation(self, wave: str, rope: Rope, head_dim: int) -> V:
+        """``cos`` or ``sin`` of the positions' angles, ``[B, n, head_dim / 2]``."""
         half = head_dim // 2
-        factors = rope.inverse_scale or (1.0,) * half
-        rates = [f / rope.theta ** (2 * i / head_dim) for i, f in enumerate(factors)]
-        places = self.reshape(self.cast(positions, "float32"), (0, -1, 1))
-        angles = self.mul(places, self.constant(rates))
-        return self.unary("cos", angles), self.unary("sin", angles)
 
-    def rotate(self, x: V, spec: SelfAttention, heads: int) -> V:
+        def angles() -> V:
+            factors = rope.inverse_scale or (1.0,) * half
+            rates = [f / rope.theta ** (2 * i / head_dim) for i, f in enumerate(factors)]
+            places = self.reshape(self.cast(self.input("positions"), "float32"), (0, -1, 1))
+            return self.mul(places, self.constant(rates))
+
+        key = (rope, head_dim)
+        return self.once((*key, wave), lambda: self.unary(wave, self.once(key, angles)))
+
+    def rotate(self, x: V, spec: SelfAttention, rope: Rope, heads: int) -> V:
         """Rotary positions on ``[B, n, heads * head_dim]``, halves rotated."""
-        assert spec.rope is not None
-        cos, sin = (
-            self.once((spec.rope, spec.head_dim, part), lambda part=part: self.reshape(
-                self.rotation(spec.rope, spec.head_dim, self.input("positions"))[part],
-                (0, 0, 1, spec.head_dim // 2)))
-            for part in (0, 1)
-        )
+        cos = self.unsqueeze(self.rotation("cos", rope, spec.head_dim), 2)
+        sin = self.unsqueeze(self.rotation("sin", rope, spec.head_dim), 2)
         half = spec.head_dim // 2
         first, second = self.split(self.reshape(x, (0, 0, heads, spec.head_dim)), (half, half))
         turned = self.concat(
@@ -277,7 +277,8 @@ class Ops(ABC, Generic[V]):
         if spec.k_norm is not None:
             k = self.head_norm(k, spec.k_norm, spec.kv_heads, spec.head_dim)
         if spec.rope is not None:
-            q, k = self.rotate(q, spec, spec.heads), self.rotate(k, spec, spec.kv_heads)
+            q = self.rotate(q, spec, spec.rope, spec.heads)
+            k = self.rotate(k, spec, spec.rope, spec.kv_heads)
         return q, k, v
 
     def self_attend(self, x: V, layer: int, spec: SelfAttention, bias: V | None = None) -> V:
@@ -307,8 +308,9 @@ class Ops(ABC, Generic[V]):
         return self.heads(q, spec.heads, spec.head_dim)
 
     def attention(self, q: V, keys: V, values: V, mask: V | None, spec: SelfAttention) -> V:
-        """softmax(q k scale + mask) v; keys ``[B, kv, head_dim, T]``, values ``[B, kv, T, head_dim]``.
+        """softmax(q k scale + mask) v.
 
+        Keys ``[B, kv_heads, head_dim, T]``, values ``[B, kv_heads, T, head_dim]``.
         Grouped queries share a key head by folding the group into the rows, so no key is copied.
         """
         group = spec.heads // spec.kv_heads
@@ -346,9 +348,7 @@ class Ops(ABC, Generic[V]):
 
     def remember(self, encoded: V, layer: int, spec: CrossAttention) -> None:
         """Cross keys and values of a decoder layer, laid out ``[B, heads, S, head_dim]``."""
-        packed, sizes = self.linear_packed(
-            encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias)
-        )
+        packed, sizes = self.linear_packed(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
         k, v = self.split(packed, sizes)
         self.output(f"cross_key_{layer}", self.heads(k, spec.heads, spec.head_dim))
         self.output(f"cross_value_{layer}", self.heads(v, spec.heads, spec.head_dim))

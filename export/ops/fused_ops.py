@@ -12,24 +12,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgegen.export.checkpoint import Blocks, Weight
-from edgegen.export.formats.weight_file import WeightFile
-from edgegen.export.quantisers.base import Quantiser
 from edgegen.graph import Graph
 
+from ..checkpoint import Blocks, Weight
+from ..formats.weight_file import WeightFile
+from ..quantisers.base import Quantiser
 from .onnx_ops import OPSET, OnnxOps
 from .specs import CrossAttention, Norm, Rope, SelfAttention
 
+Codes = NDArray[np.uint8]
 MICROSOFT = "com.microsoft"
 # MatMulNBits: quantise activations to int8 a block of a row at a time, so rows stay independent.
 ACCURACY_LEVEL = 4
 
 
 class FusedOps(OnnxOps):
-    """``quantiser`` None keeps weights dense. ``equal_rows`` makes a row's result the same bits alone
-    and among others: ONNX Runtime multiplies a single row by another kernel than several, so
-    attention is given one row more than asked for and never runs that kernel.
+    """``quantiser`` None keeps weights dense.
+
+    ``equal_rows`` makes a row's result the same bits alone and among others: ONNX Runtime
+    multiplies a single row by another kernel than several, so attention is given one row more than
+    asked for and never runs that kernel.
     """
 
     lowering = "fused"
@@ -49,7 +53,9 @@ class FusedOps(OnnxOps):
         super().__init__(graph, weights, file, half=half)
         self.quantiser, self.equal_rows = quantiser, equal_rows
 
-    def contrib(self, kind: str, inputs: Sequence[str], outputs: int, **attributes: Any) -> list[str]:
+    def contrib(
+        self, kind: str, inputs: Sequence[str], outputs: int, **attributes: Any
+    ) -> list[str]:
         return self.nodes_of(kind, inputs, outputs, MICROSOFT, **attributes)
 
     # --------------------------------------------------------- weights
@@ -163,22 +169,20 @@ class FusedOps(OnnxOps):
     def turning(self, rope: Rope, head_dim: int) -> tuple[str, str, str]:
         """cos and sin rows of this call's positions, and the ids that pick them in order."""
 
-        def rows(part: int) -> str:
-            table = self.rotation(rope, head_dim, self.input("positions"))[part]
-            return self.reshape(table, (-1, head_dim // 2))
+        def rows(wave: str) -> str:
+            return self.reshape(self.rotation(wave, rope, head_dim), (-1, head_dim // 2))
 
         def places() -> str:
             flat = self.arange(self.reshape(self.input("positions"), (-1,)), 0)
             shape = self.node("Shape", [self.input("positions")])
             return self.node("Reshape", [flat, shape])
 
-        cos = self.once((rope, head_dim, "cos"), lambda: rows(0))
-        sin = self.once((rope, head_dim, "sin"), lambda: rows(1))
+        cos = self.once((rope, head_dim, "cos rows"), lambda: rows("cos"))
+        sin = self.once((rope, head_dim, "sin rows"), lambda: rows("sin"))
         return self.once("rope_places", places), cos, sin
 
-    def rotate(self, x: str, spec: SelfAttention, heads: int) -> str:
-        assert spec.rope is not None
-        turning = self.turning(spec.rope, spec.head_dim)
+    def rotate(self, x: str, spec: SelfAttention, rope: Rope, heads: int) -> str:
+        turning = self.turning(rope, spec.head_dim)
         return self.contrib(
             "RotaryEmbedding", [x, *turning], 1, num_heads=heads, interleaved=0,
             rotary_embedding_dim=spec.head_dim,
@@ -288,10 +292,10 @@ class FusedOps(OnnxOps):
         return self.linear(self.alone(mixed), spec.o, spec.o_bias)
 
 
-def pack(codes: np.ndarray[Any, np.dtype[np.uint8]], bits: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def pack(codes: Codes, bits: int) -> Codes:
     """Codes below ``2**bits`` along the last axis, two to a byte (low half first) at 4 bits."""
     if bits == 8:
         return codes
     if codes.shape[-1] % 2:
         codes = np.concatenate([codes, np.zeros((*codes.shape[:-1], 1), np.uint8)], -1)
-    return codes[..., 0::2] | (codes[..., 1::2] << 4)
+    return np.asarray(codes[..., 0::2] | (codes[..., 1::2] << 4), np.uint8)

@@ -13,16 +13,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgegen.export.checkpoint import Weight
-from edgegen.export.formats.weight_file import WeightFile
 from edgegen.graph import Graph, Port
 
+from ..checkpoint import Weight
+from ..formats.weight_file import WeightFile
 from .base import Ops
 from .specs import Norm
 
 OPSET, IR_VERSION = 21, 10
-UNARY = {"neg": "Neg", "abs": "Abs", "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh",
-         "erf": "Erf", "sqrt": "Sqrt", "exp": "Exp", "log": "Log", "cos": "Cos", "sin": "Sin"}  # fmt: skip
+UNARY = {
+    name: name.capitalize()
+    for name in (
+        "neg", "abs", "relu", "sigmoid", "tanh", "erf", "sqrt", "exp", "log", "cos", "sin",
+    )
+}  # fmt: skip
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min",
           "greater": "Greater", "less_equal": "LessOrEqual", "pow": "Pow"}  # fmt: skip
 
@@ -168,9 +172,7 @@ class OnnxOps(Ops[str]):
         return self.node("Unsqueeze", [x, self.constant([axis], "int64")])
 
     def split(self, x: str, sizes: Sequence[int]) -> list[str]:
-        return self.nodes_of(
-            "Split", [x, self.constant(list(sizes), "int64")], len(sizes), axis=-1
-        )
+        return self.nodes_of("Split", [x, self.constant(list(sizes), "int64")], len(sizes), axis=-1)
 
     def concat(self, values: Sequence[str], axis: int) -> str:
         return self.node("Concat", list(values), axis=axis)
@@ -221,10 +223,14 @@ class OnnxOps(Ops[str]):
 
     def follow_parents(self, keep: str, gain: str, state: str, parents: str) -> str:
         """An ONNX Loop over the rows; each appends one state to those a later row may follow."""
-        rows = [self.node("Squeeze", [value, self.constant([0], "int64")]) for value in (keep, gain)]
+        first = self.constant([0], "int64")
+        keep_rows = self.node("Squeeze", [keep, first])
+        gain_rows = self.node("Squeeze", [gain, first])
         places = self.binary("add", self.reshape(parents, (-1,)), self.constant(1, "int64"))
         count = self.size(places, 0)
-        found = self.node("Loop", [count, "", state], body=_follow_body(*rows, places))
+        found = self.node(
+            "Loop", [count, "", state], body=_follow_body(keep_rows, gain_rows, places)
+        )
         rest = [self.constant([edge], "int64") for edge in (1, np.iinfo(np.int64).max, 0)]
         return self.unsqueeze(self.node("Slice", [found, *rest]), 0)
 

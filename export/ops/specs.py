@@ -13,7 +13,7 @@ HIDDEN = -3.0e4
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
-    """``rms``: x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467). ``layer``: arXiv 1607.06450."""
+    """``rms``: x / sqrt(mean(x^2) + eps) * weight (arXiv 1910.07467); ``layer``: 1607.06450."""
 
     weight: str
     bias: str | None = None

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgegen.export.checkpoint import Weight
-
+from ..checkpoint import Weight
 from .base import Ops
 from .specs import Norm
 
@@ -122,9 +121,7 @@ class TorchOps(Ops[Tensor]):
     def maximum(self, x: Tensor, axes: Sequence[int]) -> Tensor:
         return x.amax(list(axes), keepdim=True)
 
-    def conv1d(
-        self, x: Tensor, weight: str, bias: str | None, stride: int, padding: int
-    ) -> Tensor:
+    def conv1d(self, x: Tensor, weight: str, bias: str | None, stride: int, padding: int) -> Tensor:
         offset = None if bias is None else self.parameter(bias)
         return functional.conv1d(x, self.parameter(weight), offset, stride, padding)
 
@@ -144,9 +141,7 @@ class TorchOps(Ops[Tensor]):
             return functional.layer_norm(x, weight.shape, weight, bias, spec.eps)
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + spec.eps) * weight
 
-    def follow_parents(
-        self, keep: Tensor, gain: Tensor, state: Tensor, parents: Tensor
-    ) -> Tensor:
+    def follow_parents(self, keep: Tensor, gain: Tensor, state: Tensor, parents: Tensor) -> Tensor:
         rows = [state[0]]
         for j, parent in enumerate(parents[0].tolist()):
             rows.append(keep[0, j] * rows[parent + 1] + gain[0, j])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgegen.export.checkpoint import Array, Blocks, Weight
+from ..checkpoint import Array, Blocks, Weight
 
 
 @dataclass
@@ -94,7 +94,7 @@ def round_to_nearest(matrix: Array, bits: int, block: int, symmetric: bool) -> B
     codes = np.rint(shaped / safe + zeros[..., None].astype(np.float32)).clip(0, top)
     return Blocks(
         codes=codes.astype(np.uint8).reshape(rows, -1),
-        scales=scales,
+        scales=np.asarray(scales, np.float32),
         zeros=zeros,
         block=block,
         bits=bits,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint
 from edgegen.registry import Registry
 
+from ..checkpoint import Checkpoint
 from .base import Source
 
 __all__ = [

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint, Weight
+
+from ..checkpoint import Checkpoint, Weight
 
 
 class Source(Protocol):

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint, Origin
 
+from ..checkpoint import Checkpoint, Origin
 from .base import fingerprint, map_file, no_revision, read_json
 from .ctranslate2_file import read_model
 from .tokenizer_folder import tokenizer_file

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Array, Blocks, Weight
 
+from ..checkpoint import Array, Blocks, Weight
 from .base import Cursor
 
 VERSION = 6

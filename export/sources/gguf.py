@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Array, Blocks, Checkpoint, Origin, TokenizerFiles, Weight
 
+from ..checkpoint import Array, Blocks, Checkpoint, Origin, TokenizerFiles, Weight
 from .base import check_shapes, fingerprint, map_file, no_revision, one_line
 from .gguf_blocks import FORMATS, blocks_of
 from .gguf_config import config_of

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.export.checkpoint import Array, Blocks
+from ..checkpoint import Array, Blocks
 
 Bytes = NDArray[np.uint8]
 CENTRE = 128  # the zero point of 8-bit codes: kernels need none stored where all are this

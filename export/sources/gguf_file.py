@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Array
 
+from ..checkpoint import Array
 from .base import Cursor
 
 MAGIC = b"GGUF"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint, Origin
 
+from ..checkpoint import Checkpoint, Origin
 from .base import one_line
 from .local import checkpoint_of
 from .tensor_files import weight_files

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint, Origin
 
+from ..checkpoint import Checkpoint, Origin
 from .base import fingerprint, no_revision, read_json
 from .tensor_files import weight_files, weights_of
 from .tokenizer_folder import tokenizer_of

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 
+from ..checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 from .base import check_shapes, fingerprint, map_file, no_revision, one_line
 from .marian_file import INTGEMM8, Item, multiplier_of, read_items, weight_of
 from .sentencepiece_file import tokenizer_of_spm

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from edgegen.errors import CheckpointError, UnknownName
-from edgegen.export.checkpoint import Checkpoint, Origin
 from edgegen.registry import unknown
 
+from ..checkpoint import Checkpoint, Origin
 from .ctranslate2 import CTranslate2Source
 from .gguf import GgufSource
 from .marian import MarianSource

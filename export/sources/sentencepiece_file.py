@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import TokenizerFiles
 
+from ..checkpoint import TokenizerFiles
 from .base import one_line
 
 UNIGRAM = 1  # TrainerSpec.ModelType in sentencepiece_model.proto

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Array, Weight
 
+from ..checkpoint import Array, Weight
 from .base import one_line, read_json
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import TokenizerFiles
 
+from ..checkpoint import TokenizerFiles
 from .base import one_line
 
 # What transformers' slow tokenizers save: any of these can be turned into a fast one.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from edgegen.errors import CheckpointError
-from edgegen.export.checkpoint import Weight
 
+from ..checkpoint import Weight
 from .base import check_shapes
 from .ctranslate2_file import Variable, weight_of
 
