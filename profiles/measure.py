@@ -79,7 +79,7 @@ def profile(
             device=device,
             threads=count,
             workload=workload,
-            drafters=_with_plain(drafters),
+            drafters=tuple(dict.fromkeys(("none", *drafters))),
             num_assistant_tokens=num_assistant_tokens,
             precision=precision,
             exact=exact,
@@ -88,6 +88,13 @@ def profile(
         for device in devices
         for count in ((threads,) if isinstance(threads, int) else threads)
     ]
+    return run_all(trials, isolate=isolate, progress=progress)
+
+
+def run_all(
+    trials: Sequence[Trial], *, isolate: bool = True, progress: Progress | None = None
+) -> Profile:
+    """The trials one after another. Raises as ``profile`` does."""
     if not trials:
         raise InputError("nothing to profile: give at least one bundle, device and thread count.")
     _check(trials)
@@ -169,10 +176,6 @@ def _texts(texts: str | Path | Sequence[str] | None) -> tuple[str, ...]:
     if texts is None:
         return ()
     return read_texts(texts) if isinstance(texts, str | Path) else tuple(texts)
-
-
-def _with_plain(drafters: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(("none", *drafters)))
 
 
 def _check(trials: Sequence[Trial]) -> None:
