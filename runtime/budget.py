@@ -5,28 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from .verify import Draft
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """What one step did. Times in seconds.
 
-    ``levels`` is the depth of the draft's deepest node, equal to ``drafted`` for a chain;
-    ``rows`` counts the rows of the decode call, pending tokens included.
+    ``path`` are the draft's nodes the verifier let stand, of which a stop kept the first ``kept``.
+    ``pending`` counts the rows of the decode call that are not the draft's: 1, or a prompt.
     """
 
-    drafted: int
-    levels: int
-    accepted: int
-    rows: int
+    draft: Draft
+    path: tuple[int, ...]
+    kept: int
+    pending: int
     draft_seconds: float
     decode_seconds: float
 
 
 class Budget(Protocol):
-    """Lives for one generation."""
+    """Lives for one generation. ``pending`` as in ``Facts``."""
 
-    def limit(self) -> int:
+    def limit(self, pending: int) -> int:
         """Draft nodes to ask for now; 0 is a plain step and the drafter is not asked."""
+        ...
+
+    def trim(self, draft: Draft, pending: int) -> int:
+        """How many of the first nodes of what the drafter proposed are worth verifying."""
         ...
 
     def observe(self, facts: Facts) -> None:
@@ -40,8 +46,11 @@ class Fixed:
 
     nodes: int = 0
 
-    def limit(self) -> int:
+    def limit(self, pending: int) -> int:
         return self.nodes
+
+    def trim(self, draft: Draft, pending: int) -> int:
+        return len(draft)
 
     def observe(self, facts: Facts) -> None:
         """Nothing changes it."""

@@ -69,55 +69,60 @@ class Generation:
 
     def run(self, prompt: Sequence[int], source: Sequence[int] = ()) -> Iterator[Step]:
         """Steps until the text ends. ``prompt`` holds at least one token not in the cache yet."""
-        target, history, tokens = self.target, HistoryBuffer(prompt, source), list(prompt)
-        reason = None
-        while reason is None:
-            start = perf_counter()
-            self._prefill(tokens)
-            base = target.length
-            pending = tokens[base:]
-            draft = self._draft(tokens, source)
-            drafted_at = perf_counter()
+        history, tokens = HistoryBuffer(prompt, source), list(prompt)
+        while True:
+            step = self._step(tokens, source, history)
+            yield step
+            if step.cut.reason is not None:
+                return
 
-            root = len(pending) - 1
-            parents = None
-            if len(draft) and not draft.is_chain:
-                parents = [*range(-1, root), *(root + 1 + p for p in draft.parents)]
-            scores = target.forward([*pending, *draft.tokens], parents, first_row=root)
-            decoded_at = perf_counter()
-            rows = LogitRows(scores.logits, self.sampler, history, self.filters)
-            verdict = self.verifier.verify(draft, rows)
+    def _step(self, tokens: list[int], source: Sequence[int], history: HistoryBuffer) -> Step:
+        """One turn; ``tokens`` and ``history`` grow by what it commits."""
+        target, start = self.target, perf_counter()
+        self._prefill(tokens)
+        fed_at = perf_counter()
+        base = target.length
+        pending = tokens[base:]
+        draft = self._draft(tokens, source, len(pending))
+        drafted_at = perf_counter()
+        root = len(pending) - 1
+        parents = None
+        if len(draft) and not draft.is_chain:
+            parents = [*range(-1, root), *(root + 1 + p for p in draft.parents)]
+        scores = target.forward([*pending, *draft.tokens], parents, first_row=root)
+        decoded_at = perf_counter()
+        rows = LogitRows(scores.logits, self.sampler, history, self.filters)
+        verdict = self.verifier.verify(draft, rows)
 
-            new = [*(draft.tokens[i] for i in verdict.path), verdict.token]
-            cut = self.stopping.check(new)
-            del new[cut.keep :]
-            kept = verdict.path[: len(new) - 1]
-            target.keep(base + root + 1, [base + root + 1 + i for i in kept])
-            scored = self._scores(rows, verdict, new)
-            tokens += new
-            history.commit(new)
-            self.drafter.commit(len(tokens) - 1)
-            facts = Facts(
-                drafted=len(draft),
-                levels=draft.levels,
-                accepted=len(kept),
-                rows=len(pending) + len(draft),
-                draft_seconds=drafted_at - start,
-                decode_seconds=decoded_at - drafted_at,
-            )
-            self.budget.observe(facts)
-            reason = cut.reason
-            yield Step(
-                tokens=tuple(new),
-                drafted=facts.drafted,
-                accepted=facts.accepted,
-                rows=facts.rows,
-                draft_seconds=facts.draft_seconds,
-                decode_seconds=facts.decode_seconds,
-                seconds=perf_counter() - start,
-                cut=cut,
-                scores=scored,
-            )
+        new = [*(draft.tokens[i] for i in verdict.path), verdict.token]
+        cut = self.stopping.check(new)
+        del new[cut.keep :]
+        kept = verdict.path[: len(new) - 1]
+        target.keep(base + root + 1, [base + root + 1 + i for i in kept])
+        scored = self._scores(rows, verdict, new)
+        tokens += new
+        history.commit(new)
+        self.drafter.commit(len(tokens) - 1)
+        facts = Facts(
+            draft=draft,
+            path=verdict.path,
+            kept=len(kept),
+            pending=len(pending),
+            draft_seconds=drafted_at - fed_at,
+            decode_seconds=decoded_at - drafted_at + fed_at - start,
+        )
+        self.budget.observe(facts)
+        return Step(
+            tokens=tuple(new),
+            drafted=len(draft),
+            accepted=len(kept),
+            rows=len(pending) + len(draft),
+            draft_seconds=facts.draft_seconds,
+            decode_seconds=facts.decode_seconds,
+            seconds=perf_counter() - start,
+            cut=cut,
+            scores=scored,
+        )
 
     def _prefill(self, tokens: Sequence[int]) -> None:
         """Feed all but the last chunk of a long prompt; their logits are not asked for."""
@@ -128,11 +133,12 @@ class Generation:
             target.forward(chunk, first_row=len(chunk) - 1)
             target.keep(base + len(chunk))
 
-    def _draft(self, tokens: Sequence[int], source: Sequence[int]) -> Draft:
-        limit = min(self.budget.limit(), self.stopping.room - 1)
+    def _draft(self, tokens: Sequence[int], source: Sequence[int], pending: int) -> Draft:
+        limit = min(self.budget.limit(pending), self.stopping.room - 1)
         if limit < 1:
             return NOTHING
-        return self.drafter.draft(Context(source=source, tokens=tokens), limit)
+        draft = self.drafter.draft(Context(source=source, tokens=tokens), limit)
+        return draft.first(self.budget.trim(draft, pending))
 
     def _scores(
         self, rows: LogitRows, verdict: Verdict, new: Sequence[int]

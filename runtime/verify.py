@@ -33,12 +33,15 @@ class Draft:
 
     Parents come before children; siblings may repeat a token. ``distributions``, one a node or
     empty, are what the tokens were drawn from, given the siblings before them; empty means the
-    drafter is deterministic. Raises ``InputError`` when the tree is none.
+    drafter is deterministic. ``evidence`` is how long a match a draft was copied after, 0 where the
+    drafter cannot tell; only drafts of one drafter compare. Raises ``InputError`` when the tree is
+    none.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     distributions: tuple[Distribution, ...] = field(default=(), compare=False)
+    evidence: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         count = len(self.tokens)
@@ -55,9 +58,15 @@ class Draft:
                 )
 
     @classmethod
-    def chain(cls, tokens: Sequence[int], distributions: Sequence[Distribution] = ()) -> Draft:
+    def chain(
+        cls,
+        tokens: Sequence[int],
+        distributions: Sequence[Distribution] = (),
+        evidence: int = 0,
+    ) -> Draft:
         """One token after another."""
-        return cls(tuple(tokens), tuple(range(-1, len(tokens) - 1)), tuple(distributions))
+        parents = tuple(range(-1, len(tokens) - 1))
+        return cls(tuple(tokens), parents, tuple(distributions), evidence)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -66,10 +75,12 @@ class Draft:
     def is_chain(self) -> bool:
         return all(parent == node - 1 for node, parent in enumerate(self.parents))
 
-    @property
-    def levels(self) -> int:
-        """Tokens on the longest path."""
-        return len(self) if self.is_chain else int(depths(self.parents).max()) + 1
+    def first(self, count: int) -> Draft:
+        """The tree of the first ``count`` nodes."""
+        if count >= len(self):
+            return self
+        tree = self.tokens[:count], self.parents[:count], self.distributions[:count]
+        return Draft(*tree, self.evidence)
 
     def path_to(self, node: int) -> tuple[int, ...]:
         """Nodes from the root down to ``node``; empty for -1."""

@@ -52,7 +52,7 @@ class Lookup:
                 continue
             place = self._places.get(tuple(self._hay[-size:]))
             if place is not None:
-                return Draft.chain(list(self._following(place, limit)))
+                return Draft.chain(list(self._following(place, limit)), evidence=size)
         return Draft()
 
     def commit(self, length: int) -> None:
