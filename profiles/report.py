@@ -181,7 +181,7 @@ LOAD_COLUMNS = (
 
 def load_table(runs: Sequence[Run]) -> Table:
     """A row a process: times of loading, and memory after it and at its highest."""
-    title = "loading in ms (cold: process start to first token), disk and memory in MB"
+    title = "loading in ms (cold: from process start to a token), memory in MB"
     table = _table(title, LOAD_COLUMNS, left=("bundle", "device", "prec"))
     for run in runs:
         subject, place, load = run.subject, run.place, run.load
@@ -208,7 +208,7 @@ def _table(title: str, columns: Sequence[str], left: Sequence[str]) -> Table:
     from rich.table import Table
 
     table = Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0), show_edge=False
     )
     for name in columns:
         # Names of bundles and cases give way when it is narrow, never a number.
