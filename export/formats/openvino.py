@@ -96,7 +96,8 @@ def record_plain(
 def convert(path: Path) -> Any:
     """The ONNX file as an OpenVINO model."""
     try:
-        return ov.convert_model(path)
+        # The clone leaves behind what conversion unhooked; NNCF would trip over it after a loop.
+        return ov.convert_model(path).clone()
     except Exception as error:  # the library's own types are not public
         last = str(error).strip().splitlines()[-1][:300]
         raise ExportError(f"OpenVINO cannot convert graph {path.stem}: {last}") from error
