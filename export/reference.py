@@ -59,12 +59,12 @@ class TransformersReference:
             name: torch.from_numpy(weight.read())
             for name, weight in family.checkpoint.weights.items()
         }
+        untie(self.model, state)
         missing, unexpected = self.model.load_state_dict(state, strict=False)
         tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
         lost = [k for k in missing if k not in tied and k not in self._tables()]
         if lost or unexpected:
             raise ValueError(f"weights do not fit: missing {lost}, unexpected {unexpected}")
-        self.model.tie_weights()
         self.name = f"transformers {transformers.__version__} {type(self.model).__name__}"
 
     def _tables(self) -> set[str]:
@@ -116,6 +116,20 @@ class TransformersReference:
         else:
             out = self.model(input_ids=ids, use_cache=False)
         return np.asarray(out.logits[0].numpy(), np.float32)
+
+
+def untie(model: Any, state: Mapping[str, torch.Tensor]) -> None:
+    """Tables of their own for tied parameters that differ in the checkpoint.
+
+    transformers 5 ties T5's output table whatever the configuration says, and lets the checkpoint
+    decide when it loads one (``PreTrainedModel.tie_weights``).
+    """
+    for name, source in model.all_tied_weights_keys.items():
+        both = name in state and source in state
+        if both and not torch.equal(state[name], state[source]):
+            module, _, leaf = name.rpartition(".")
+            own = torch.nn.Parameter(torch.empty_like(state[name]))
+            setattr(model.get_submodule(module), leaf, own)
 
 
 class TorchReference:

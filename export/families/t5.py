@@ -54,7 +54,8 @@ class T5(Family):
         self.activation: Activation = ACTIVATIONS[
             "gelu_new" if projection == "gated-gelu" else name
         ]
-        self.tied = bool(config.get("tie_word_embeddings", True))
+        self.scaled = self.is_scaled()
+        self.tied = self.is_tied()
         self.buckets = int(config.get("relative_attention_num_buckets", 32))
         self.reach = int(config.get("relative_attention_max_distance", 128))
 
@@ -71,6 +72,24 @@ class T5(Family):
             encoder=True,
         )
 
+    def is_scaled(self) -> bool:
+        """Whether logits are divided by the width's root: the first T5, not 1.1, FLAN or mT5.
+
+        Older configurations say it by ``tie_word_embeddings``, transformers 5 by a key of its own
+        (``models/t5/configuration_t5.py``).
+        """
+        if self.checkpoint.model_type == "mt5":
+            return False
+        older = self.config.get("tie_word_embeddings", True) is not False
+        return bool(self.config.get("scale_decoder_outputs", older))
+
+    def is_tied(self) -> bool:
+        """Whether the output table is the embedding: its values say, whatever the config does."""
+        head = self.checkpoint.weights.get("lm_head.weight")
+        if head is None:
+            return True
+        return np.array_equal(head.read(), self.checkpoint.weights["shared.weight"].read())
+
     def weights(self) -> dict[str, Weight]:
         found = dict(self.checkpoint.weights)
         width = self.shape.width
@@ -81,7 +100,7 @@ class T5(Family):
                 (2 * self.reach + 1, self.heads),
                 partial(self.bias_by_distance, table, causal),
             )
-        if self.tied:
+        if self.scaled:
             # The head's factor d^-0.5 moves into the final norm, so the table is stored once.
             final = found["decoder.final_layer_norm.weight"]
             found["decoder.final_layer_norm.scaled"] = Weight(
@@ -181,7 +200,7 @@ class T5(Family):
             last = i + 1 == self.decoder_layers
             if last:
                 x, fed = ops.chosen_rows(x), ops.chosen_rows(fed)
-            name = f"decoder.final_layer_norm.{'scaled' if self.tied else 'weight'}"
+            name = f"decoder.final_layer_norm.{'scaled' if self.scaled else 'weight'}"
             after = Norm(weight=name, eps=self.eps) if last else self.norm("decoder", i + 1, 0)
             x, inner = ops.norm_add(x, fed, after)
         ops.head(inner, "shared.weight" if self.tied else "lm_head.weight")
