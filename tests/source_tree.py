@@ -8,23 +8,26 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "src" / "edgegen"
+COMMANDS = CORE / "commands"
 MAPPED = ("devices", "export", "profiles", "runtime")
 
 
 def product_files() -> list[Path]:
     """Every Python file of the package, each once, at its real place."""
-    core = sorted(CORE.glob("*.py"))
+    core = sorted(CORE.glob("*.py")) + sorted(COMMANDS.glob("*.py"))
     return core + [path for name in MAPPED for path in sorted((ROOT / name).rglob("*.py"))]
 
 
 def folder_of(path: Path) -> str:
     """The folder a product file belongs to; "core" is src/edgegen itself."""
+    if path.parent == COMMANDS:
+        return "commands"
     return "core" if path.parent == CORE else path.relative_to(ROOT).parts[0]
 
 
 def module_of(path: Path) -> str:
     """The import name of a product file."""
-    inside = path.relative_to(CORE if path.parent == CORE else ROOT).with_suffix("")
+    inside = path.relative_to(CORE if path.is_relative_to(CORE) else ROOT).with_suffix("")
     parts = [part for part in inside.parts if part != "__init__"]
     return ".".join(["edgegen", *parts])
 

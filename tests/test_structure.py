@@ -30,9 +30,11 @@ MAY_IMPORT = {
     "export": {"core", "devices", "export"},
     "runtime": {"core", "devices", "runtime"},
     "profiles": {"core", "devices", "runtime", "profiles"},
+    # The command line leads everywhere, and only cli.py leads to it.
+    "commands": {"core", "commands", "devices", "export", "runtime", "profiles"},
 }
 # The two doors of the package lead everywhere: the public names and the command line.
-DOORS = re.compile(r"__init__|__main__|cli(_\w+)?")
+DOORS = re.compile(r"__init__|__main__|cli")
 EXPORT_LIBRARIES = {"torch", "transformers", "optimum"}
 
 MAX_FILE_LINES = 400
@@ -44,7 +46,7 @@ def target_folder(name: str) -> str | None:
     parts = name.split(".")
     if parts[0] != "edgegen":
         return None
-    return parts[1] if len(parts) > 1 and parts[1] in MAPPED else "core"
+    return parts[1] if len(parts) > 1 and parts[1] in (*MAPPED, "commands") else "core"
 
 
 def where(path: Path, line: int) -> str:

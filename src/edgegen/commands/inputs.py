@@ -1,0 +1,197 @@
+"""What ``edgegen run`` generates from: words typed, files, lines of standard input."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgegen.errors import InputError
+from edgegen.manifest import Manifest
+
+if TYPE_CHECKING:
+    from edgegen.runtime.task import Source
+
+# Endings of sound files, to tell a user who gave one to a text model what happened.
+AUDIO = frozenset((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".mp4"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What was typed. ``system`` alone asks for a chat."""
+
+    words: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+    whole: bool = False
+    chat: bool = False
+    system: str | None = None
+
+    @property
+    def talks(self) -> bool:
+        return self.chat or self.system is not None
+
+    @property
+    def reads_stdin(self) -> bool:
+        return not self.words and not self.files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One source. ``name`` says which in messages; ``blank`` gives an empty text without a run.
+
+    ``line``: the text that comes back has to fit on one line. ``conversation`` goes on with the
+    answer.
+    """
+
+    source: Source
+    name: str = ""
+    line: bool = False
+    blank: bool = False
+    conversation: list[dict[str, str]] | None = None
+
+
+def inputs(given: Given, manifest: Manifest) -> Iterator[Input]:
+    """The sources in the order given. Raises ``InputError`` for what the model cannot take."""
+    if manifest.speech is not None:
+        yield from _sounds(given, manifest)
+    else:
+        yield from _texts(given)
+
+
+# ------------------------------------------------------------------------ text
+
+
+def _texts(given: Given) -> Iterator[Input]:
+    for word in given.words:
+        _refuse_file_name(word)
+        yield _text(given, _utf8(word), name="")
+    for path in given.files:
+        yield _text(given, read_text(path), name=str(path))
+    if not given.reads_stdin:
+        return
+    if given.whole:
+        yield _text(given, _decoded(sys.stdin.buffer.read(), "standard input"), name="")
+    elif sys.stdin.isatty():
+        yield from _typed(given)
+    else:
+        for number, line in enumerate(sys.stdin.buffer, start=1):
+            name = f"line {number}"
+            yield _text(given, _line(line, number, name), name=name, line=True)
+
+
+def _text(given: Given, text: str, *, name: str, line: bool = False) -> Input:
+    source: Any = [*_opening(given), _said("user", text)] if given.talks else text
+    return Input(source=source, name=name, line=line, blank=line and not text.strip())
+
+
+def _typed(given: Given) -> Iterator[Input]:
+    """Lines typed at a terminal; the turns of one conversation in a chat."""
+    with suppress(ImportError):  # editing and history of lines, where the system has it
+        import_module("readline")
+    print("A line, then Enter; Ctrl-D ends.", file=sys.stderr)
+    conversation = _opening(given)
+    while True:
+        try:
+            line = input("> ")
+        except EOFError:
+            print()
+            return
+        if not line.strip():
+            continue
+        if given.talks:
+            conversation.append(_said("user", line))
+            yield Input(source=tuple(conversation), conversation=conversation)
+        else:
+            yield Input(source=line)
+
+
+def _opening(given: Given) -> list[dict[str, str]]:
+    return [] if given.system is None else [_said("system", given.system)]
+
+
+def _said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _line(raw: bytes, number: int, name: str) -> str:
+    text = _decoded(raw, name).removesuffix("\n").removesuffix("\r")
+    return text.removeprefix("\ufeff") if number == 1 else text
+
+
+def read_text(path: Path) -> str:
+    """A text file. Raises ``InputError``, in place of a page of noise for a file that is none."""
+    if path.suffix.lower() in AUDIO:
+        raise InputError(f"{path}: this is a text model and the file is sound; {_SPEECH}")
+    return _decoded(path.read_bytes(), str(path)).removeprefix("\ufeff")
+
+
+_SPEECH = "a speech model's bundle takes it."
+
+
+def _refuse_file_name(word: str) -> None:
+    """A single word that names a file is a slip: its content was meant."""
+    path = Path(word)
+    if path.suffix.lower() in AUDIO and not word.strip().count(" "):
+        raise InputError(f"{word!r}: this is a text model and takes no sound; {_SPEECH}")
+    try:
+        is_file = bool(path.suffix) and path.is_file()
+    except (OSError, ValueError):  # too long for a name, or a NUL: then it is text
+        return
+    if is_file:
+        raise InputError(
+            f"{word!r} is a file here; --file {word} generates from what is in it "
+            f"(to generate from its name, pipe that in)."
+        )
+
+
+def _utf8(word: str) -> str:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"text {word!r}: not UTF-8; give it in that encoding.") from None
+    return word
+
+
+def _decoded(raw: bytes, name: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}: not UTF-8 text (byte {error.start} is 0x{raw[error.start]:02x}); "
+            "convert it, for example with iconv."
+        ) from None
+
+
+# ----------------------------------------------------------------------- sound
+
+
+def _sounds(given: Given, manifest: Manifest) -> Iterator[Input]:
+    if given.talks or given.whole:
+        raise InputError(f"{manifest.name} is a speech model; --chat and --whole are for text.")
+    if given.reads_stdin:
+        raise InputError(
+            f"{manifest.name} is a speech model; name audio files, or - for one on standard input."
+        )
+    for word in (*given.words, *map(str, given.files)):
+        if word == "-":
+            yield Input(source=_heard(manifest), name="standard input")
+        elif not Path(word).exists():
+            raise InputError(
+                f"{word[:80]!r}: no such file; {manifest.name} is a speech model and takes audio "
+                "files."
+            )
+        else:
+            yield Input(source=Path(word), name=word)
+
+
+def _heard(manifest: Manifest) -> Source:
+    """Standard input as samples; a sound file's reader has to go back and forth in it."""
+    from edgegen.runtime.audio import read
+
+    assert manifest.speech is not None
+    return read(io.BytesIO(sys.stdin.buffer.read()), manifest.speech.sample_rate)

@@ -1,0 +1,158 @@
+"""``edgegen profile``: times and memory of bundles on devices, measured here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from edgegen.errors import UnknownName
+
+from .console import stdout
+from .lists import numbers, words
+
+HELP = """Measure time to first token, time per token, memory and size of bundles on this machine.
+
+Each bundle, device and number of threads runs in a process of its own; one warm-up and five
+repetitions, medians with their spread. Prompts have exactly the lengths -p asks for and give
+exactly -n tokens, so that runs compare; texts and audio run to the model's own end. With --draft
+plain decoding is measured in turns with it, and the speed-up and equal tokens reported.
+docs/metrics.md defines every number.
+
+  edgegen profile bundles/en-pt
+  edgegen profile bundles/en-pt -d ort-cpu,ov-cpu -t 1,4 -p 32,128 -n 64
+  edgegen profile bundles/asr --audio talk.wav -d ort-cpu,ov-cpu
+  edgegen profile bundles/en-pt --texts short --draft lookup
+  edgegen profile bundles/en-pt bundles/en-pt-int4 -o md > report.md
+"""
+WHAT, HOW = "What to run", "Where and how"
+
+Bundles = Annotated[list[Path], Argument(metavar="DIR", help="Bundle folders.", show_default=False)]
+Prompts = Annotated[
+    str | None,
+    Option(
+        "-p", "--prompts", metavar="LIST",
+        help="Prompt lengths in tokens of the encoder's input (of the prompt, without an "
+        "encoder). Default: 128, where no texts or audio are given.",
+        show_default=False, rich_help_panel=WHAT,
+    ),
+]  # fmt: skip
+NewTokens = Annotated[
+    int,
+    Option("-n", "--new-tokens", metavar="N", help="Tokens each prompt gives.",
+           rich_help_panel=WHAT),
+]  # fmt: skip
+Texts = Annotated[
+    str | None,
+    Option(
+        metavar="NAME", help='Texts to run: "short" or "prose", or a JSONL file of {"text": ...}.',
+        show_default=False, rich_help_panel=WHAT,
+    ),
+]  # fmt: skip
+Audio = Annotated[
+    list[Path] | None,
+    Option(metavar="FILE", help="Audio to transcribe. May be repeated.", show_default=False,
+           rich_help_panel=WHAT),
+]  # fmt: skip
+Devices = Annotated[
+    str,
+    Option("-d", "--device", metavar="LIST", help="Names that edgegen devices lists.",
+           rich_help_panel=HOW),
+]  # fmt: skip
+Threads = Annotated[
+    str, Option("-t", "--threads", metavar="LIST", help="Processor threads.", rich_help_panel=HOW)
+]
+Repetitions = Annotated[
+    int, Option("-r", "--repetitions", metavar="N", help="Measured rounds.", rich_help_panel=HOW)
+]
+WarmUps = Annotated[
+    int, Option("--warm-ups", metavar="N", help="Rounds before, left out.", rich_help_panel=HOW)
+]
+Drafters = Annotated[
+    str,
+    Option("--draft", metavar="LIST", help="Drafters to measure against plain decoding.",
+           rich_help_panel=HOW),
+]  # fmt: skip
+NumAssistantTokens = Annotated[
+    int | None,
+    Option(metavar="N", help="Tokens a drafter guesses at a time. Default: edgegen's choice.",
+           show_default=False, rich_help_panel=HOW),
+]  # fmt: skip
+Precision = Annotated[
+    str | None,
+    Option(metavar="FORMAT", help="Weight format, where a bundle has several. Default: the "
+           "narrowest.", show_default=False, rich_help_panel=HOW),
+]  # fmt: skip
+Exact = Annotated[
+    bool,
+    Option("--exact/--fast", metavar="", help="Float arithmetic in float32, or in what the "
+           "device does faster. Default: exact.", show_default=False, rich_help_panel=HOW),
+]  # fmt: skip
+Kind = Annotated[
+    str,
+    Option("-o", "--output-format", metavar="KIND", help="table, json, csv or md."),
+]
+Json = Annotated[
+    bool, Option("--json", metavar="", help="Short for -o json: every step of every run.")
+]
+
+
+def profile(
+    bundles: Bundles,
+    prompts: Prompts = None,
+    new_tokens: NewTokens = 64,
+    texts: Texts = None,
+    audio: Audio = None,
+    device: Devices = "ort-cpu",
+    threads: Threads = "1",
+    repetitions: Repetitions = 5,
+    warm_ups: WarmUps = 1,
+    draft: Drafters = "none",
+    num_assistant_tokens: NumAssistantTokens = None,
+    precision: Precision = None,
+    exact: Exact = True,
+    kind: Kind = "table",
+    as_json: Json = False,
+) -> None:
+    from edgegen.profiles import profile as measure
+
+    from .stages import Stages
+
+    kind = known_kind("json" if as_json else kind)
+    with Stages() as stages:
+        found = measure(
+            bundles,
+            words(device),
+            numbers("--prompts", prompts or ""),
+            new_tokens,
+            repetitions,
+            numbers("--threads", threads),
+            words(draft),
+            texts=texts,
+            audio=audio or (),
+            warmups=warm_ups,
+            num_assistant_tokens=num_assistant_tokens,
+            precision=precision,
+            exact=exact,
+            progress=stages,
+        )
+    if kind == "table":
+        from edgegen.profiles.report import tables
+
+        stdout().print(tables(found))
+    else:
+        from edgegen.profiles.report import write
+
+        print(write(found, kind), end="")
+
+
+def known_kind(kind: str) -> str:
+    """Raises ``UnknownName`` before minutes of measuring, not after."""
+    from edgegen.profiles.report import WRITERS
+    from edgegen.registry import unknown
+
+    kinds = ["table", *WRITERS]
+    if kind not in kinds:
+        raise UnknownName(unknown("report format", kind, kinds))
+    return kind
