@@ -49,11 +49,11 @@ class OrtRequest:
     def _bind_input(self, name: str, array: Tensor) -> None:
         if not array.flags.c_contiguous:
             raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
-        self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, address(array))
         self._held[name] = array
 
     def _bind_output(self, name: str, array: Tensor) -> None:
-        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, address(array))
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
         held, sizing = self._held, self._session.sizing
@@ -62,7 +62,9 @@ class OrtRequest:
             before = held.get(name)
             if before is not array:
                 self._bind_input(name, array)
-                if name in sizing and (before is None or before.shape != array.shape):
+                if before is None or any(
+                    before.shape[axis] != array.shape[axis] for axis in sizing[name]
+                ):
                     refit = True
         if refit:
             self._fit_outputs()
@@ -118,10 +120,18 @@ class OrtSession:
         self.inference = None
 
 
-def sizing_inputs(graph: Graph) -> frozenset[str]:
-    """Inputs whose shape decides the shape of some output."""
+def address(array: Tensor) -> int:
+    """Where the array's memory begins; ``ctypes.data`` gives the same at ten times the cost."""
+    return int(array.__array_interface__["data"][0])
+
+
+def sizing_inputs(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """For each input, the axes whose length decides the shape of some output."""
     wanted = {dim for port in graph.outputs for dim in port.shape if isinstance(dim, str)}
-    return frozenset(port.name for port in graph.inputs if any(dim in wanted for dim in port.shape))
+    return {
+        port.name: tuple(axis for axis, dim in enumerate(port.shape) if dim in wanted)
+        for port in graph.inputs
+    }
 
 
 def compile_session(

@@ -18,6 +18,8 @@ from edgegen.errors import BundleError, CacheFull
 from edgegen.manifest import Variant
 
 FIRST_CAPACITY = 64
+# Rows whose states a recurrent cache can go back to: more than any draft is long.
+TRAIL = 64
 Floats = NDArray[np.float32]
 
 
@@ -36,6 +38,10 @@ class KVCache(Protocol):
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         """Keep the first ``length`` rows and then ``rows``, in that order; forget the others."""
+        ...
+
+    def reach(self, length: int) -> int:
+        """The most rows, at most ``length``, that ``keep`` can go back to."""
         ...
 
 
@@ -117,6 +123,9 @@ class InPlaceCache:
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         self._buffers.keep(length, rows)
 
+    def reach(self, length: int) -> int:
+        return min(length, self.length)
+
 
 class AppendCache:
     """Past goes in, new rows come out: the reference any backend can run.
@@ -149,19 +158,27 @@ class AppendCache:
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         self._buffers.keep(length, rows)
 
+    def reach(self, length: int) -> int:
+        return min(length, self.length)
+
 
 class RecurrentCache:
     """A state per layer instead of a text: the state of the last row that stands.
 
-    Only rows of the latest call can be kept; an earlier state is gone.
+    New rows must be of the latest call. The states of the ``TRAIL`` newest rows are held, and
+    ``keep`` goes back to any of them, or to no rows at all.
     """
 
     def __init__(self, variant: Variant, request: Request, limit: int = 0) -> None:
         record = variant.cache
         self._limit = limit
-        self._states: list[Floats] = [
-            np.zeros((1, record.head_dim), np.float32) for _ in range(record.layers)
+        width = record.head_dim
+        self._states: list[Floats] = [np.zeros((1, width), np.float32) for _ in range(record.layers)]
+        # The state after row r is at r modulo TRAIL.
+        self._trail: list[Floats] = [
+            np.zeros((TRAIL, width), np.float32) for _ in range(record.layers)
         ]
+        self._oldest = 0  # the first row whose state is held
         self._names = [f"state_{i}" for i in range(record.layers)]
         for name, state in zip(self._names, self._states, strict=True):
             request.bind(name, state)
@@ -180,13 +197,39 @@ class RecurrentCache:
         self._rows = [outputs[f"new_{name}"][0] for name in self._names]
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
-        last = rows[-1] if rows else length - 1
-        if last >= self.length:
-            for state, new in zip(self._states, self._rows, strict=True):
-                state[0] = new[last - self.length]
-        elif last != self.length - 1:
-            raise CacheFull(f"a recurrent state cannot go back to row {last} of {self.length}.")
-        self.length = length + len(rows)
+        new = [*range(self.length, length), *rows]
+        if not new:
+            self._go_back(length)
+        elif length < self.length or min(new) < self.length:
+            raise CacheFull(f"a recurrent state cannot follow row {min(new)} of {self.length}.")
+        else:
+            self._append(new)
+
+    def reach(self, length: int) -> int:
+        held = min(length, self.length)
+        return held if held == self.length or held > self._oldest else 0
+
+    def _append(self, new: Sequence[int]) -> None:
+        start = self.length
+        self.length += len(new)
+        self._oldest = max(self._oldest, self.length - TRAIL)
+        held = range(max(start, self._oldest), self.length)
+        for state, trail, rows in zip(self._states, self._trail, self._rows, strict=True):
+            for place in held:
+                trail[place % TRAIL] = rows[new[place - start] - start]
+            state[0] = trail[(self.length - 1) % TRAIL]
+
+    def _go_back(self, length: int) -> None:
+        if self.reach(length) != length:
+            raise CacheFull(
+                f"a recurrent state cannot go back to row {length} of {self.length}: "
+                f"only the last {TRAIL} are held."
+            )
+        if length != self.length:
+            for state, trail in zip(self._states, self._trail, strict=True):
+                state[0] = trail[(length - 1) % TRAIL] if length else 0
+        self.length = length
+        self._oldest = min(self._oldest, length)
 
 
 KINDS: Mapping[str, Callable[[Variant, Request, int], KVCache]] = {

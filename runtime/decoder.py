@@ -32,14 +32,36 @@ class Scores:
 class _Call:
     """The small inputs of a call over n tokens, kept and rewritten in place while n stays."""
 
-    def __init__(self, n: int) -> None:
-        self.tokens = np.zeros((1, n), np.int64)
-        self.positions = np.zeros((1, n), np.int64)
-        self.slots = np.zeros((1, n), np.int64)
-        self.parents = np.zeros((1, n), np.int64)
+    def __init__(self, n: int, past: Ints, names: frozenset[str]) -> None:
+        self.n = n
+        self.tokens, self.positions = np.zeros((1, n), np.int64), np.zeros((1, n), np.int64)
+        self.slots, self.parents = np.zeros((1, n), np.int64), np.zeros((1, n), np.int64)
         self.chain: Ints = np.arange(n)
-        self.chain_parents: Ints = np.arange(-1, n - 1)
         self.triangle = np.triu(np.full((n, n), HIDDEN), 1)
+        every: dict[str, Tensor] = {
+            "tokens": self.tokens,
+            "positions": self.positions,
+            "past_length": past,
+            "slots": self.slots,
+            "parents": self.parents,
+        }
+        self.feeds = {name: array for name, array in every.items() if name in names}
+
+    def fill(self, tokens: Sequence[int], parents: Sequence[int] | None, past: int) -> None:
+        """Write the inputs of a call that follows ``past`` rows."""
+        if self.n == 1:
+            self.tokens[0, 0] = tokens[0]
+            self.positions[0, 0] = self.slots[0, 0] = past
+            self.parents[0, 0] = -1
+            return
+        self.tokens[0] = tokens
+        np.add(self.chain, past, out=self.slots[0])
+        if parents is None:
+            self.positions[0] = self.slots[0]
+            np.subtract(self.chain, 1, out=self.parents[0])
+        else:
+            np.add(depths(parents), past, out=self.positions[0])
+            self.parents[0] = parents
 
 
 class Decoder:
@@ -49,6 +71,8 @@ class Decoder:
         self, session: Session, variant: Variant, memory: Feeds | None = None, limit: int = 0
     ) -> None:
         self._names = variant.graph.input_names()
+        self._takes_rows = "logit_rows" in self._names
+        self._takes_visible = "visible" in self._names
         self._request = session.request()
         for name, array in (memory or {}).items():
             if name in self._names:
@@ -78,36 +102,26 @@ class Decoder:
         n, past = len(tokens), self._cache.length
         call = self._calls.get(n)
         if call is None:
-            call = self._calls[n] = _Call(n)
+            call = self._calls[n] = _Call(n, self._past, self._names)
         self._past[0] = past
-        call.tokens[0] = tokens
-        call.slots[0] = call.chain
-        call.slots += past
-        if parents is None:
-            call.positions[0] = call.slots[0]
-            call.parents[0] = call.chain_parents
-        else:
-            call.positions[0] = depths(parents)
-            call.positions += past
-            call.parents[0] = parents
-        feeds: dict[str, Tensor] = {
-            "tokens": call.tokens,
-            "positions": call.positions,
-            "past_length": self._past,
-            "slots": call.slots,
-            "parents": call.parents,
-            "logit_rows": self._logit_rows(first_row, n),
-        }
-        if "visible" in self._names:
+        call.fill(tokens, parents, past)
+        feeds = call.feeds
+        if self._takes_rows:
+            feeds["logit_rows"] = self._logit_rows(first_row, n)
+        if self._takes_visible:
             feeds["visible"] = self._visible(call, n, past, parents)
-        wanted = {name: array for name, array in feeds.items() if name in self._names}
-        outputs = self._request.run({**wanted, **self._cache.before(n)})
+        held = self._cache.before(n)
+        outputs = self._request.run({**feeds, **held} if held else feeds)
         self._cache.after(outputs, n)
         return Scores(outputs["logits"][0])
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         """Keep the first ``length`` rows, then ``rows``; see ``KVCache.keep``."""
         self._cache.keep(length, rows)
+
+    def reach(self, length: int) -> int:
+        """The most rows, at most ``length``, that ``keep`` can go back to."""
+        return self._cache.reach(length)
 
     def _logit_rows(self, first: int, n: int) -> Ints:
         key = (first, n)
