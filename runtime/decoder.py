@@ -24,9 +24,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scores:
-    """``logits [rows, vocabulary]``: views of buffers the next call writes over."""
+    """``logits [rows, vocabulary]``, and ``topk [rows, k]`` ids, best first, where the graph gives
+    them: views of buffers the next call writes over."""
 
     logits: NDArray[np.float32]
+    topk: Ints | None = None
 
 
 class _Call:
@@ -113,7 +115,7 @@ class Decoder:
         held = self._cache.before(n)
         outputs = self._request.run({**feeds, **held} if held else feeds)
         self._cache.after(outputs, n)
-        return Scores(outputs["logits"][0])
+        return Scores(outputs["logits"][0], outputs["topk"][0] if "topk" in outputs else None)
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         """Keep the first ``length`` rows, then ``rows``; see ``KVCache.keep``."""

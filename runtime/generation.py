@@ -13,7 +13,7 @@ from typing import Protocol
 
 from .budget import Budget, Facts, Fixed
 from .decoder import Scores
-from .drafters.base import Context, Drafter
+from .drafters.base import Context, Drafter, Rows
 from .filters import LogitsFilter
 from .history import HistoryBuffer
 from .sampling import Sampler, TokenScore, log_probabilities
@@ -66,10 +66,12 @@ class Generation:
     drafter: Drafter
     budget: Budget = field(default_factory=Fixed)
     logprobs: int | None = None
+    _said: Rows | None = field(default=None, init=False)
 
     def run(self, prompt: Sequence[int], source: Sequence[int] = ()) -> Iterator[Step]:
         """Steps until the text ends. ``prompt`` holds at least one token not in the cache yet."""
         history, tokens = HistoryBuffer(prompt, source), list(prompt)
+        self._said = None
         while True:
             step = self._step(tokens, source, history)
             yield step
@@ -100,6 +102,9 @@ class Generation:
         kept = verdict.path[: len(new) - 1]
         target.keep(base + root + 1, [base + root + 1 + i for i in kept])
         scored = self._scores(rows, verdict, new)
+        self._said = Rows(
+            root=len(tokens) - 1, draft=draft, logits=scores.logits, topk=scores.topk
+        )
         tokens += new
         history.commit(new)
         self.drafter.commit(len(tokens) - 1)
@@ -137,7 +142,7 @@ class Generation:
         limit = min(self.budget.limit(pending), self.stopping.room - 1)
         if limit < 1:
             return NOTHING
-        draft = self.drafter.draft(Context(source=source, tokens=tokens), limit)
+        draft = self.drafter.draft(Context(source=source, tokens=tokens, rows=self._said), limit)
         return draft.first(self.budget.trim(draft, pending))
 
     def _scores(

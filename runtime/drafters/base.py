@@ -13,20 +13,52 @@ from ..verify import Draft, Lossless
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What the target said in its last call: row 0 after ``Context.tokens[root]``, row 1+i after
+    ``draft``'s node i, rejected nodes too.
+
+    ``logits`` [1+n, V] are those of the graph, before filters; ``topk`` [1+n, k] the ids of the
+    largest, best first, where the graph computes them. Both are good until the next call.
+    """
+
+    root: int
+    draft: Draft
+    logits: NDArray[np.float32]
+    topk: NDArray[np.int64] | None = None
+
+    def accepted(self, tokens: Sequence[int]) -> list[int]:
+        """The draft's nodes that stand in ``tokens``, root first."""
+        path: list[int] = []
+        node = -1
+        for token in tokens[self.root + 1 :]:
+            child = next(
+                (
+                    i
+                    for i in range(node + 1, len(self.draft))
+                    if self.draft.parents[i] == node and self.draft.tokens[i] == token
+                ),
+                None,
+            )
+            if child is None:
+                break
+            path.append(child)
+            node = child
+        return path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What a drafter may look at. Every token here is committed.
 
     ``source`` are ids of the target's vocabulary: the encoder's own where both sides share one,
     else the source text in the target's tokenizer, else empty. ``tokens`` are the decoder's: start
-    and prompt, then what was generated; the last is not in the target's cache yet. After the
-    first step ``hidden`` [n, d] and ``scores`` [n, V] hold the last call's rows when the graph
-    gives them: row 0 followed its last pending token, row 1+i its draft node i.
+    and prompt, then what was generated; the last is not in the target's cache yet. ``rows`` are
+    there after the first step.
     """
 
     source: Sequence[int]
     tokens: Sequence[int]
-    hidden: NDArray[np.float32] | None = None
-    scores: NDArray[np.float32] | None = None
+    rows: Rows | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +73,10 @@ class Drafter(Protocol):
     """Lives for one generation."""
 
     def draft(self, context: Context, limit: int) -> Draft:
-        """At most ``limit`` nodes; an empty draft is a plain step."""
+        """At most ``limit`` nodes, the likelier ones first; an empty draft is a plain step.
+
+        A limit of 0 asks for nothing: it only shows the context to a drafter that learns.
+        """
         ...
 
     def commit(self, length: int) -> None:
