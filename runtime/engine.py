@@ -6,9 +6,11 @@ Turns a source into a decoder with its memory, and options into a loop. Knows no
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from threading import Lock
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ from .sampling import build_sampler
 from .stopping import Stopping, TextSoFar
 from .verify import VERIFIERS, Lossless, Verifier
 
+if TYPE_CHECKING:
+    from .companion import Companion
+
 DEFAULT_DRAFT_LENGTH = 8
 LOSSLESS: tuple[Lossless, ...] = (
     "lossy",
@@ -41,11 +46,15 @@ LOSSLESS: tuple[Lossless, ...] = (
 
 @dataclass(frozen=True)
 class Memory:
-    """What ``encode`` left: cross keys and values and the source mask, and the seconds it took."""
+    """What ``encode`` left: cross keys and values and the source mask, and the seconds it took.
+
+    ``draft`` is what a draft model's own encoder leaves, when it is done.
+    """
 
     feeds: Feeds
     features_seconds: float = 0.0
     encode_seconds: float = 0.0
+    draft: Future[Memory] | None = None
 
 
 class Engine:
@@ -57,12 +66,14 @@ class Engine:
         device: Device,
         options: DeviceOptions,
         precision: str | None = None,
+        companion: Companion | None = None,
     ) -> None:
         why = device.missing()
         if why is not None:
             raise DeviceError(f"device {device.name} cannot be used here: {why}.")
         self.bundle, self.device, self.options = bundle, device, options
         self.manifest = bundle.manifest
+        self.companion = companion
         self.variants = {
             name: choose_variant(bundle, name, device, precision)
             for name in self.manifest.components
@@ -89,6 +100,8 @@ class Engine:
             return self._sessions[name]
 
     def close(self) -> None:
+        if self.companion is not None:
+            self.companion.close()
         with self._lock:
             self._closed = True
             for session in self._sessions.values():
@@ -97,20 +110,26 @@ class Engine:
 
     # -------------------------------------------------------------- source
 
-    def remember_ids(self, ids: Sequence[int]) -> Memory:
-        """Encode source ids, end mark included."""
+    def remember_ids(self, ids: Sequence[int], *, draft: bool = False) -> Memory:
+        """Encode source ids, end mark included; with ``draft`` for the draft model as well."""
+        started = self.companion.encode_ids(ids) if draft and self.companion else None
         feeds: dict[str, Tensor] = {
             "input_ids": np.asarray([ids], np.int64),
             "source_mask": np.zeros((1, len(ids)), np.float32),
         }
-        return self._remember(feeds, 0.0)
+        return replace(self._remember(feeds, 0.0), draft=started)
 
-    def remember_samples(self, samples: NDArray[np.float32]) -> Memory:
-        """Encode one window of audio, ``[window_samples]``."""
+    def remember_samples(
+        self, samples: NDArray[np.float32], *, draft: bool = False
+    ) -> Memory:
+        """Encode one window of audio, ``[window_samples]``; with ``draft`` for the draft model
+        as well."""
+        started = self.companion.encode_samples(samples) if draft and self.companion else None
         session = self.session("features")
         start = perf_counter()
         features = session.request().run({"samples": samples[None]})["features"]
-        return self._remember({"features": features}, perf_counter() - start)
+        features_seconds = perf_counter() - start
+        return replace(self._remember({"features": features}, features_seconds), draft=started)
 
     def _remember(self, feeds: dict[str, Tensor], features_seconds: float) -> Memory:
         session = self.session("encode")
@@ -137,13 +156,46 @@ class Engine:
         options: GenerationOptions,
         *,
         prompt_length: int,
+        memory: Memory | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
         text: TextSoFar | None = None,
         stop: Sequence[str] = (),
     ) -> Generation:
-        """The loop for one text, as the options and the bundle's defaults ask."""
+        """The loop for one text, as the options and the bundle's defaults ask.
+
+        ``memory`` is the decoder's, for a draft model.
+        """
         defaults, manifest = self.manifest.generation, self.manifest
-        ends = frozenset(defaults.end)
+        ends, most = frozenset(defaults.end), self._most(options, prompt_length)
+        sampler = build_sampler(options)
+        filters = build_filters(
+            options,
+            defaults,
+            vocabulary=manifest.vocabulary,
+            speech=manifest.speech,
+            encode=encode,
+        )
+        model = None
+        if self.companion is not None and self.drafts_with_model(options):
+            model = self.companion.model(
+                memory, options, sampler=sampler, filters=filters, prompt_length=prompt_length
+            )
+        materials = Materials(ends=ends, vocabulary=manifest.vocabulary, model=model)
+        plain = options.draft == "none"
+        return Generation(
+            target=decoder,
+            sampler=sampler,
+            filters=filters,
+            stopping=Stopping(ends=ends, max_new_tokens=most, stop=stop, text=text),
+            verifier=make_verifier(options),
+            drafter=DRAFTERS[options.draft].make(materials),
+            budget=Fixed(0 if plain else options.num_assistant_tokens or DEFAULT_DRAFT_LENGTH),
+            logprobs=options.logprobs,
+        )
+
+    def _most(self, options: GenerationOptions, prompt_length: int) -> int:
+        """Tokens that may be emitted after the prompt."""
+        defaults = self.manifest.generation
         most = options.max_new_tokens or defaults.max_new_tokens
         if defaults.max_positions:
             # The last token is never fed, so it needs no position.
@@ -153,24 +205,18 @@ class Engine:
                 f"the prompt has {prompt_length} tokens and the model {defaults.max_positions} "
                 "positions; shorten the prompt."
             )
-        materials = Materials(ends=ends, vocabulary=manifest.vocabulary)
-        plain = options.draft == "none"
-        return Generation(
-            target=decoder,
-            sampler=build_sampler(options),
-            filters=build_filters(
-                options,
-                defaults,
-                vocabulary=manifest.vocabulary,
-                speech=manifest.speech,
-                encode=encode,
-            ),
-            stopping=Stopping(ends=ends, max_new_tokens=most, stop=stop, text=text),
-            verifier=make_verifier(options),
-            drafter=DRAFTERS[options.draft].make(materials),
-            budget=Fixed(0 if plain else options.num_assistant_tokens or DEFAULT_DRAFT_LENGTH),
-            logprobs=options.logprobs,
-        )
+        return most
+
+    def drafts_with_model(self, options: GenerationOptions) -> bool:
+        """Whether a draft model takes part. Raises ``InputError`` when it would and is not here."""
+        if options.draft != "model":
+            return False
+        if self.companion is None:
+            raise InputError(
+                "draft 'model' needs a draft model: load the bundle with draft_model=FOLDER "
+                "(--draft-model)."
+            )
+        return True
 
     def lossless(self, options: GenerationOptions) -> Lossless:
         """The class of what runs against plain decoding of the same bundle."""

@@ -70,6 +70,8 @@ class GenerationOptions:
     draft: str = "none"
     # Draft tokens a step; None lets the calibration decide.
     num_assistant_tokens: int | None = None
+    # A draft model stops after a token less likely than this; 0 never stops it.
+    assistant_confidence_threshold: float = 0.0
     # How drafts are accepted: "match" gives the text of plain decoding, "rejection" its
     # distribution, "typical" is lossy.
     verifier: VerifierName = "match"
@@ -100,6 +102,7 @@ _RANGES: dict[str, tuple[bool, bool, float, bool, float]] = {
     "top_k": (True, False, 0, True, math.inf),
     "top_p": (False, False, 0, False, 1),
     "min_p": (False, False, 0, True, 1),
+    "assistant_confidence_threshold": (False, False, 0, True, 1),
     "repetition_penalty": (False, False, 0, False, math.inf),
     "no_repeat_ngram_size": (True, False, 0, True, math.inf),
     "seed": (True, False, 0, True, 2**64 - 1),

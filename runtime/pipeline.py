@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -15,6 +16,7 @@ from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import InputError
 from edgegen.registry import Registry
 
+from .companion import Companion
 from .engine import Engine
 from .options import GenerationOptions
 from .result import Result
@@ -100,7 +102,9 @@ class Pipeline:
 
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
         """The same, piece by piece: whole characters that join to the result's text."""
-        return Stream(self.task.run(source, options or DEFAULTS))
+        options = options or DEFAULTS
+        self.engine.drafts_with_model(options)
+        return Stream(self.task.run(source, options))
 
     def close(self) -> None:
         """Free the compiled graphs."""
@@ -137,23 +141,38 @@ def load(
     exact: bool = True,
     cache_dir: Path | None = None,
     verify: bool = True,
+    draft_model: str | Path | None = None,
+    draft_device: str | None = None,
+    draft_threads: int | None = None,
 ) -> Pipeline:
     """Open a bundle on a device, ready to generate.
 
     ``precision`` picks among a bundle's variants (the smallest weights by default). ``exact`` False
     lets the device compute float graphs in what it declares faster. ``verify`` checks every file's
-    hash. Raises ``BundleError``, ``UnknownName``, ``DeviceError``.
+    hash. ``draft_model`` is the bundle of a smaller model for ``draft="model"``, on the same device
+    and threads unless said. Raises ``BundleError``, ``UnknownName``, ``DeviceError``.
     """
     start = perf_counter()
-    if threads < 1:
-        raise InputError(f"threads must be at least 1, got {threads}.")
+    fewest = threads if draft_threads is None else min(threads, draft_threads)
+    if fewest < 1:
+        raise InputError(f"threads must be at least 1, got {fewest}.")
     bundle = Bundle.open(path, verify=verify)
     options = DeviceOptions(threads=threads, exact=exact, cache_dir=cache_dir)
-    engine = Engine(bundle, device_named(device), options, precision)
     tokenizers = {
         role: load_tokenizer(bundle.path, record)
         for role, record in bundle.manifest.tokenizers.items()
     }
+    companion = None
+    if draft_model is not None:
+        companion = Companion.open(
+            draft_model,
+            bundle,
+            tokenizers,
+            draft_device or device,
+            replace(options, threads=draft_threads or threads),
+            verify=verify,
+        )
+    engine = Engine(bundle, device_named(device), options, precision, companion)
     task: Task = TASKS[bundle.manifest.task](engine, tokenizers)
     for component in bundle.manifest.components:
         engine.session(component)

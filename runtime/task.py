@@ -83,6 +83,7 @@ def decode(
         opening.decoder or engine.decoder(opening.memory),
         options,
         prompt_length=len(opening.prompt),
+        memory=opening.memory,
         encode=encoder_of(tokenizer),
         text=writer.so_far if opening.stop else None,
         stop=opening.stop,

@@ -78,13 +78,14 @@ class TextTask:
     def _pass(
         self, source: str | Sequence[int], options: GenerationOptions, record: Record
     ) -> Generator[str, None, str]:
+        with_model = self.engine.drafts_with_model(options)
         start = perf_counter()
         ids, seen = self._source_ids(source, options, record)
         tokenize_seconds = perf_counter() - start
         opening = Opening(
             prompt=self.defaults.start,
             source=seen,
-            memory=self.engine.remember_ids(ids),
+            memory=self.engine.remember_ids(ids, draft=with_model),
             tokenize_seconds=tokenize_seconds,
             stop=options.stop,
         )

@@ -43,6 +43,15 @@ class Incremental(Protocol):
     def pieces(self, skip_special: bool = True) -> Pieces: ...
 
 
+@runtime_checkable
+class Listed(Protocol):
+    """A tokenizer that can list its tokens, so that two of them can be compared."""
+
+    def tokens(self) -> dict[str, int]:
+        """Every token's own spelling and its id."""
+        ...
+
+
 class JsonTokenizer:
     """A tokenizer.json. Truncation and padding written in the file are switched off: cutting a
     text is the caller's decision, never a side effect."""
@@ -84,6 +93,9 @@ class JsonTokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         return self._tokenizer.token_to_id(token)
+
+    def tokens(self) -> dict[str, int]:
+        return self._tokenizer.get_vocab(with_added_tokens=True)
 
     def pieces(self, skip_special: bool = True) -> Pieces:
         steps = steps_of(self._tokenizer.decoder)
@@ -129,6 +141,10 @@ class ByteTokenizer:
             return self._names.index(token)
         data = token.encode("utf-8", "surrogatepass")
         return data[0] + self._offset if len(data) == 1 else None
+
+    def tokens(self) -> dict[str, int]:
+        named = {name: i for i, name in enumerate(self._names)}
+        return named | {f"<0x{byte:02X}>": byte + self._offset for byte in range(256)}
 
     def pieces(self, skip_special: bool = True) -> Pieces:
         def token_of(token_id: int) -> str | None:

@@ -14,5 +14,6 @@ DRAFTERS: Registry[DrafterKind] = Registry(
     {
         "none": "edgegen.runtime.drafters.none:NoDraft",
         "lookup": "edgegen.runtime.drafters.lookup:Lookup",
+        "model": "edgegen.runtime.drafters.model:ModelDrafter",
     },
 )

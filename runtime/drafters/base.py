@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..verify import Draft, Lossless
+
+if TYPE_CHECKING:
+    from .model import DraftModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +66,14 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Materials:
-    """What a drafter is made from. ``ends`` are the ids that end a text."""
+    """What a drafter is made from. ``ends`` are the ids that end a text.
+
+    ``model`` is there when the generation drafts with a model.
+    """
 
     ends: frozenset[int]
     vocabulary: int
+    model: DraftModel | None = None
 
 
 class Drafter(Protocol):
