@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from edgegen.errors import CheckpointError
 
 from ..checkpoint import Checkpoint, Origin
 from .base import fingerprint, map_file, no_revision, read_json
+from .byte_pairs import mended
 from .ctranslate2_file import read_model
 from .tokenizer_folder import tokenizer_file
 from .whisper_generation import generation_of
@@ -39,6 +41,7 @@ class CTranslate2Source:
                 " name the transformers checkpoint it was converted from instead"
             )
         tokenizer = tokenizer_file(folder / "tokenizer.json")
+        words, notes = mended(tokenizer.data)
         config = config_of(folder, variables)
         weights = weights_of(folder, variables, config)
         hints = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
@@ -47,8 +50,8 @@ class CTranslate2Source:
         return Checkpoint(
             config={**config, **{name: generation[name] for name in ids}},
             weights=weights,
-            tokenizers={"source": tokenizer},
-            origin=Origin(source=model, kind=self.name, revision=fingerprint(parts)),
+            tokenizers={"source": replace(tokenizer, data=words)},
+            origin=Origin(source=model, kind=self.name, revision=fingerprint(parts), notes=notes),
             generation=generation,
         )
 
