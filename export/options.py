@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgegen.errors import ExportError
+from edgegen.registry import unknown
 
 WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 Format = Literal["onnx", "openvino"]
@@ -34,14 +35,16 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         faults: list[str] = []
-        faults += [f"unknown format {f!r} (use {', '.join(FORMATS)})"
-                   for f in self.formats if f not in FORMATS]  # fmt: skip
+        faults += [
+            unknown("format", kind, list(FORMATS)).rstrip(".")
+            for kind in self.formats
+            if kind not in FORMATS
+        ]
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")
         if self.weight_format not in WEIGHT_FORMATS:
-            faults.append(
-                f"unknown weight format {self.weight_format!r} (use {', '.join(WEIGHT_FORMATS)})"
-            )
+            names: list[str] = list(WEIGHT_FORMATS)
+            faults.append(unknown("weight format", self.weight_format, names).rstrip("."))
         if self.weight_format == "bf16" and "onnx" in self.formats:
             faults.append(
                 "bf16 has no kernels in ONNX Runtime's CPU provider (use --format openvino, "

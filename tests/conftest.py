@@ -20,3 +20,19 @@ settings.load_profile("edgegen")
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_t5_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A T5 of random weights with a tokenizer: a word in, some words out."""
+    from tiny_families import write_bundle
+
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny-t5", "t5-tied")
+
+
+@pytest.fixture(scope="session")
+def tiny_speech_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Whisper of random weights: half a minute of sound in, some words out."""
+    from tiny_families import write_bundle
+
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny-asr", "whisper")

@@ -97,7 +97,7 @@ def _explain(fault: OSError | ValueError) -> str:
         return shown(str(fault))
     where = f"{shown(os.path.basename(os.fsdecode(fault.filename)))}: " if fault.filename else ""
     if isinstance(fault, FileNotFoundError):
-        return f"{where}missing; is this the folder edgegen export wrote?"
+        return f"{where}missing; name the folder that edgegen export wrote"
     return f"{where}{shown(fault.strerror or str(fault))}"
 
 

@@ -68,12 +68,15 @@ EXTRAS = {
 def flowed(text: str) -> str:
     """A help page for any width: the lines of a paragraph joined, examples (indented) kept."""
     parts = text.strip().split("\n\n")
+    # The tag is also what keeps typer from taking the indentation away.
     return "\n\n".join(
-        part if part.startswith(" ") else " ".join(part.splitlines()) for part in parts
+        f"[cyan]{part}[/cyan]" if part.startswith(" ") else " ".join(part.splitlines())
+        for part in parts
     )
 
 
 app = typer.Typer(
+    name="edgegen",
     help=flowed(HELP),
     rich_markup_mode="rich",
     no_args_is_help=True,

@@ -41,5 +41,5 @@ class Registry(Generic[T]):
 def unknown(kind: str, name: str, names: list[str]) -> str:
     """The one line said when a name is not in a table: the nearest name first, then all."""
     near = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(sorted(names)) or 'none'}."

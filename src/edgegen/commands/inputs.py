@@ -59,8 +59,10 @@ def inputs(given: Given, manifest: Manifest) -> Iterator[Input]:
     """The sources in the order given. Raises ``InputError`` for what the model cannot take."""
     if manifest.speech is not None:
         yield from _sounds(given, manifest)
-    else:
-        yield from _texts(given)
+        return
+    if given.talks and manifest.chat is None:
+        raise InputError(f"{manifest.name} has no chat template; leave --chat and --system out.")
+    yield from _texts(given)
 
 
 # ------------------------------------------------------------------------ text
@@ -126,18 +128,18 @@ def _line(raw: bytes, number: int, name: str) -> str:
 def read_text(path: Path) -> str:
     """A text file. Raises ``InputError``, in place of a page of noise for a file that is none."""
     if path.suffix.lower() in AUDIO:
-        raise InputError(f"{path}: this is a text model and the file is sound; {_SPEECH}")
+        raise InputError(f"{path}: this is a text model; {_SPEECH}")
     return _decoded(path.read_bytes(), str(path)).removeprefix("\ufeff")
 
 
-_SPEECH = "a speech model's bundle takes it."
+_SPEECH = "sound is for the bundle of a speech model."
 
 
 def _refuse_file_name(word: str) -> None:
     """A single word that names a file is a slip: its content was meant."""
     path = Path(word)
     if path.suffix.lower() in AUDIO and not word.strip().count(" "):
-        raise InputError(f"{word!r}: this is a text model and takes no sound; {_SPEECH}")
+        raise InputError(f"{word!r}: this is a text model; {_SPEECH}")
     try:
         is_file = bool(path.suffix) and path.is_file()
     except (OSError, ValueError):  # too long for a name, or a NUL: then it is text

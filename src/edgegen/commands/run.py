@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Context, Option
 
+from edgegen.runtime.drafters import DRAFTERS
+
 if TYPE_CHECKING:
     from edgegen.runtime.options import GenerationOptions
 
@@ -199,8 +201,35 @@ Drafter = Annotated[
     str | None,
     option(
         "--draft", panel=DRAFT, metavar="NAME",
-        help="Drafter that guesses ahead: none, or lookup (copies from the source). The text "
-        "stays the same. Default: none.",
+        help=f"Drafter that guesses ahead, for speed: {', '.join(DRAFTERS)}. The text stays the "
+        "same. Default: none, or model with --draft-model.",
+    ),
+]  # fmt: skip
+DraftModel = Annotated[
+    Path | None,
+    option(
+        "--draft-model", "--draft_model", panel=DRAFT, metavar="DIR",
+        help="Bundle of a smaller model that guesses.",
+    ),
+]  # fmt: skip
+DraftDevice = Annotated[
+    str | None,
+    option(
+        "--draft-device", "--draft_device", panel=DRAFT, metavar="NAME",
+        help="Where it runs. Default: as --device.",
+    ),
+]  # fmt: skip
+DraftThreads = Annotated[
+    int | None,
+    option(
+        "--draft-threads", panel=DRAFT, metavar="N", help="Its threads. Default: as --threads."
+    ),
+]  # fmt: skip
+Confidence = Annotated[
+    float | None,
+    option(
+        "--assistant-confidence-threshold", panel=DRAFT, metavar="P",
+        help="A draft model stops after a token less likely than this. Default: 0, never.",
     ),
 ]  # fmt: skip
 NumAssistantTokens = Annotated[
@@ -280,7 +309,11 @@ def run(
     task: Task = None,
     timestamps: Timestamps = None,
     draft: Drafter = None,
+    draft_model: DraftModel = None,
+    draft_device: DraftDevice = None,
+    draft_threads: DraftThreads = None,
     num_assistant_tokens: NumAssistantTokens = None,
+    assistant_confidence_threshold: Confidence = None,
     verifier: Verifier = None,
     device: Device = "ort-cpu",
     threads: Threads = 1,
@@ -289,21 +322,39 @@ def run(
     cache_dir: CacheDir = None,
     no_verify: NoVerify = False,
 ) -> None:
+    generate(ctx.params)
+
+
+def generate(typed: dict[str, Any]) -> None:
+    """Run with the options as they were typed, by name."""
     from edgegen.runtime.pipeline import load
 
     from .inputs import Given, inputs
     from .outputs import Output
 
     # Mistakes in the words typed are told before a large bundle is read.
-    output = Output.of("json" if as_json else output_format, timings=timings)
-    options = output.checked(generation_options(ctx.params))
+    kind = "json" if typed["as_json"] else typed["output_format"]
+    output = Output.of(kind, timings=typed["timings"])
+    options = output.checked(generation_options(typed))
     given = Given(
-        words=tuple(source or ()), files=tuple(files or ()), whole=whole, chat=chat, system=system
+        words=tuple(typed["source"] or ()),
+        files=tuple(typed["files"] or ()),
+        whole=typed["whole"],
+        chat=typed["chat"],
+        system=typed["system"],
     )
     with load(
-        bundle, device, threads, precision=precision, exact=exact, cache_dir=cache_dir,
-        verify=not no_verify,
-    ) as pipeline:  # fmt: skip
+        typed["bundle"],
+        typed["device"],
+        typed["threads"],
+        precision=typed["precision"],
+        exact=typed["exact"],
+        cache_dir=typed["cache_dir"],
+        verify=not typed["no_verify"],
+        draft_model=typed["draft_model"],
+        draft_device=typed["draft_device"],
+        draft_threads=typed["draft_threads"],
+    ) as pipeline:
         output.check_bundle(pipeline.bundle.manifest, options)
         for item in inputs(given, pipeline.bundle.manifest):
             output.write(pipeline, item, options)
@@ -317,6 +368,8 @@ def generation_options(typed: dict[str, Any]) -> GenerationOptions:
 
     names = {field.name for field in fields(GenerationOptions)}
     given = {name: value for name, value in typed.items() if name in names}
+    if typed["draft_model"] is not None and typed["draft"] is None:
+        given["draft"] = "model"
     return GenerationOptions(
         **{name: value for name, value in given.items() if value not in (None, [], ())}
     )
