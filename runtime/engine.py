@@ -30,18 +30,12 @@ from .generation import Generation
 from .options import GenerationOptions
 from .sampling import build_sampler
 from .stopping import Stopping, TextSoFar
-from .verify import VERIFIERS, Lossless, Verifier
+from .verify import LOSSLESS, VERIFIERS, Lossless, Verifier
 
 if TYPE_CHECKING:
     from .companion import Companion
 
 DEFAULT_DRAFT_LENGTH = 8
-LOSSLESS: tuple[Lossless, ...] = (
-    "lossy",
-    "distribution-identical",
-    "greedy-identical",
-    "sample-identical",
-)
 
 
 @dataclass(frozen=True)
@@ -209,7 +203,7 @@ class Engine:
 
     def drafts_with_model(self, options: GenerationOptions) -> bool:
         """Whether a draft model takes part. Raises ``InputError`` when it would and is not here."""
-        if options.draft != "model":
+        if "model" not in options.draft.split("+"):
             return False
         if self.companion is None:
             raise InputError(

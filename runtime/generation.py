@@ -13,7 +13,7 @@ from typing import Protocol
 
 from .budget import Budget, Facts, Fixed
 from .decoder import Scores
-from .drafters.base import Context, Drafter, Rows
+from .drafters.base import Context, Drafter, Learner, Rows
 from .filters import LogitsFilter
 from .history import HistoryBuffer
 from .sampling import Sampler, TokenScore, log_probabilities
@@ -76,6 +76,8 @@ class Generation:
             step = self._step(tokens, source, history)
             yield step
             if step.cut.reason is not None:
+                if isinstance(self.drafter, Learner):
+                    self.drafter.save()
                 return
 
     def _step(self, tokens: list[int], source: Sequence[int], history: HistoryBuffer) -> Step:

@@ -25,6 +25,13 @@ from .sampling import ACCEPT, RESIDUAL, Distribution, Row, Sampler, draw, point,
 # greedy-identical: plain greedy's tokens. sample-identical: plain sampling's tokens too, for the
 # same seed. distribution-identical: other tokens, same distribution. lossy: neither.
 Lossless = Literal["greedy-identical", "sample-identical", "distribution-identical", "lossy"]
+# From the weakest to the strongest.
+LOSSLESS: tuple[Lossless, ...] = (
+    "lossy",
+    "distribution-identical",
+    "greedy-identical",
+    "sample-identical",
+)
 
 
 @dataclass(frozen=True)

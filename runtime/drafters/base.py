@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from ..verify import Draft, Lossless
 
 if TYPE_CHECKING:
     from .model import DraftModel
+    from .suffix import Corpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +70,17 @@ class Context:
 class Materials:
     """What a drafter is made from. ``ends`` are the ids that end a text.
 
-    ``model`` is there when the generation drafts with a model.
+    ``model`` is there when the generation drafts with a model. ``corpus`` may be copied from.
+    ``store`` is the bundle's folder for what drafters learn, None when nothing is kept between
+    texts. ``followed``: another drafter speaks when this one is silent, so it had better be sure.
     """
 
     ends: frozenset[int]
     vocabulary: int
     model: DraftModel | None = None
+    corpus: Corpus | None = None
+    store: Path | None = None
+    followed: bool = False
 
 
 class Drafter(Protocol):
@@ -94,8 +101,18 @@ class Drafter(Protocol):
         ...
 
 
+@runtime_checkable
+class Learner(Protocol):
+    """A drafter that learns: what one text taught serves the next."""
+
+    def save(self) -> None:
+        """The text has ended: keep what was learned where ``Materials.store`` says, if it does."""
+        ...
+
+
 class DrafterKind(Protocol):
-    """A class in the table of drafters.
+    """A class in the table of drafters. ``wants``, where it has one, names outputs of the decode
+    graph it can use beside the logits.
 
     ``lossless`` is the best class its drafts allow; the verifier in use may lower it.
     """
