@@ -47,6 +47,34 @@ class Adversary:
         self.commits.append(length)
 
 
+class Forest:
+    """Knows the text, prompt included, and hides it in a tree of noise, its nodes far apart."""
+
+    lossless: ClassVar[Lossless] = "sample-identical"
+
+    def __init__(self, text: Sequence[int], vocabulary: int, seed: int = 0) -> None:
+        self.text, self.vocabulary = tuple(text), vocabulary
+        self.random = np.random.default_rng(seed)
+
+    def draft(self, context: Context, limit: int) -> Draft:
+        truth = list(self.text[len(context.tokens) :])
+        tokens: list[int] = []
+        parents: list[int] = []
+        tip = -1
+        for node in range(limit):
+            if truth and self.random.random() < 0.5:
+                tokens.append(truth.pop(0))
+                parents.append(tip)
+                tip = node
+            else:
+                tokens.append(int(self.random.integers(0, self.vocabulary)))
+                parents.append(int(self.random.integers(-1, node)) if node else -1)
+        return Draft(tuple(tokens), tuple(parents))
+
+    def commit(self, length: int) -> None:
+        """Knows it all already."""
+
+
 class ToyTarget:
     """A causal toy model: logits [V] are a fixed random function of the last three tokens."""
 
