@@ -77,6 +77,16 @@ Symmetric = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+Taps = Annotated[
+    str,
+    Option(
+        metavar="LIST",
+        help="Further outputs of the decoder, in a graph of its own over the same weights: topk, "
+        "for drafters that learn from it. They do without where it is missing.",
+        show_default=False,
+        rich_help_panel=WEIGHTS,
+    ),
+]
 Task = Annotated[
     str | None,
     Option(
@@ -144,6 +154,7 @@ def export(
     formats: Formats = "onnx",
     group_size: GroupSize = 32,
     symmetric: Symmetric = None,
+    taps: Taps = "",
     parity_prompts: ParityPrompts = None,
     min_agreement: MinAgreement = 0.9,
     no_parity: NoParity = False,
@@ -161,6 +172,7 @@ def export(
         weight_format=weight_format,  # type: ignore[arg-type]
         group_size=group_size,
         symmetric=symmetric,
+        taps=listed(taps),
         parity=not no_parity,
         parity_prompts=() if parity_prompts is None else read_prompts(parity_prompts),
         min_agreement=min_agreement,

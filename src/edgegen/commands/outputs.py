@@ -71,7 +71,7 @@ class Output:
         try:
             result = self._generate(pipeline, item, options)
         except EdgegenError as error:
-            if not item.name or str(error).startswith(item.name):
+            if not item.name or item.name in str(error):
                 raise
             raise type(error)(f"{item.name}: {error}") from error
         if item.conversation is not None:
