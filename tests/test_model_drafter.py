@@ -27,8 +27,9 @@ from tiny_drafts import (
 from tiny_families import CASES, tokenizer
 
 import edgegen
-from edgegen.errors import BundleError, InputError
+from edgegen.errors import BundleError, CacheFull, InputError
 from edgegen.export.checkpoint import Checkpoint
+from edgegen.runtime.cache import TRAIL
 from edgegen.runtime.decoder import Decoder, Scores
 from edgegen.runtime.drafters.base import Context, Materials
 from edgegen.runtime.drafters.model import DraftModel, ModelDrafter, shared_prefix
@@ -333,6 +334,51 @@ def test_the_cache_goes_back_as_far_as_two_texts_agree() -> None:
     assert shared_prefix([], [1]) == 0
 
 
+def test_speech_is_drafted_from_the_same_samples(folder: Path, tmp_path: Path) -> None:
+    target = CASES["whisper"].make()
+    random = np.random.default_rng(0)
+    sound = random.normal(size=16000, scale=0.1).astype(np.float32)
+    bundle(tmp_path / "target", target, tokenizer(end=False))
+    bundle(tmp_path / "draft", noisy(target, 0.01), tokenizer(end=False))
+    with edgegen.load(tmp_path / "target", draft_model=tmp_path / "draft") as pipeline:
+        for options in OPTIONS:
+            plain, drafted = (pipeline.generate(sound, o) for o in (options, with_draft(options)))
+            assert drafted.tokens == plain.tokens
+            assert drafted.timings.draft_tokens_accepted > 0
+    with pytest.raises(InputError, match="takes a text, the target takes 480000 samples"):
+        edgegen.load(tmp_path / "target", draft_model=folder / "t5")
+
+
+def test_a_recurrent_cache_goes_back_to_the_very_state(folder: Path) -> None:
+    with edgegen.load(folder / "ssru") as pipeline:
+        engine = pipeline.engine
+        memory = engine.remember_ids([9, 5, 7, END])
+        text = [-1, *(3 + 7 * at % 40 for at in range(2 * TRAIL))]
+
+        def after(decoder: Decoder, tokens: Sequence[int]) -> list[Any]:
+            rows: list[Any] = []
+            for token in tokens:
+                rows.append(decoder.forward([token]).logits.copy())
+                decoder.keep(decoder.length + 1)
+            return rows
+
+        decoder = engine.decoder(memory)
+        rows = after(decoder, text[:9])
+        for length in (5, 1, 0):
+            assert decoder.reach(length) == length
+            decoder.keep(length)
+            again = after(decoder, text[length:9])
+            assert all(np.array_equal(*pair) for pair in zip(again, rows[length:], strict=True))
+        after(decoder, text[9:])
+        assert decoder.reach(len(text) - TRAIL + 1) == len(text) - TRAIL + 1
+        assert decoder.reach(len(text) - TRAIL) == 0
+        with pytest.raises(CacheFull, match="only the last"):
+            decoder.keep(len(text) - TRAIL)
+        decoder.keep(0)
+        again = after(decoder, text[:9])
+        assert all(np.array_equal(*pair) for pair in zip(again, rows, strict=True))
+
+
 def test_a_draft_model_that_is_missing_or_cannot_serve_is_refused_in_one_line(
     folder: Path,
 ) -> None:
@@ -375,8 +421,8 @@ def test_closing_a_stream_or_the_pipeline_frees_both_models(folder: Path) -> Non
 def watch(engine: Any, opened: list[Any]) -> None:
     make = engine.decoder
 
-    def decoder(memory: Any = None) -> Any:
-        found = make(memory)
+    def decoder(*given: Any) -> Any:
+        found = make(*given)
         opened.append(weakref.ref(found))
         return found
 
