@@ -117,7 +117,7 @@ class TextTask:
         limit = self.defaults.max_positions
         if limit and len(prompt) > limit:
             room = max(1, limit - (options.max_new_tokens or self.defaults.max_new_tokens))
-            prompt = shortened(prompt, room, options, record, keep="last")
+            prompt = shortened(prompt, room, options, record, keep="last", takes=limit)
         opening = Opening(
             prompt=prompt,
             source=(),
@@ -172,10 +172,19 @@ def check_ids(ids: Sequence[int], vocabulary: int) -> list[int]:
 
 
 def shortened(
-    ids: list[int], limit: int, options: GenerationOptions, record: Record, *, keep: str
+    ids: list[int],
+    limit: int,
+    options: GenerationOptions,
+    record: Record,
+    *,
+    keep: str,
+    takes: int = 0,
 ) -> list[int]:
-    """``ids`` cut to ``limit`` with a warning; refused when the options say so."""
-    said = f"the input has {len(ids)} tokens and the model takes {limit}"
+    """``ids`` cut to ``limit`` with a warning; refused when the options say so.
+
+    ``takes`` is what the model has room for when part of that is kept for new tokens.
+    """
+    said = f"the input has {len(ids)} tokens and the model takes {takes or limit}"
     if not options.truncate:
         raise InputError(f"{said}; shorten it, or allow truncate=True.")
     record.warn(f"{said}; only the {keep} {limit} were used.")
