@@ -16,6 +16,7 @@ from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.export.options import Format
 from edgegen.runtime.budget import Fixed
+from edgegen.runtime.drafters import DRAFTERS as TABLE
 from edgegen.runtime.drafters.base import Drafter
 from edgegen.runtime.drafters.lookup import Lookup
 from edgegen.runtime.engine import Engine, Memory
@@ -122,6 +123,16 @@ def test_the_text_never_depends_on_the_drafter(setup: Setup, way: str, drafter: 
         scores = [score.logprob for step in steps for score in step.scores]
         alone = [score.logprob for step in plain for score in step.scores]
         np.testing.assert_allclose(scores, alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["greedy", "sampled", "penalties"])
+@pytest.mark.parametrize("draft", [name for name in TABLE if name not in ("none", "model")])
+@pytest.mark.parametrize("name", ["t5-tied", "marian-ssru", "gemma3"])
+def test_nor_on_any_drafter_of_the_table(name: str, draft: str, way: str, setups: Setups) -> None:
+    setup = setups((name, "onnx"))
+    options = GenerationOptions(max_new_tokens=NEW, **WAYS[way])
+    drafted = options.with_changes(draft=draft, num_assistant_tokens=6)
+    assert tokens_of(setup.steps(drafted)) == tokens_of(setup.steps(options))
 
 
 def test_plain_steps_emit_a_token_each_and_the_first_reads_the_prompt(setup: Setup) -> None:
