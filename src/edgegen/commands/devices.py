@@ -45,11 +45,16 @@ def listing(kind: str, entries: list[DeviceEntry]) -> Table:
     for entry in entries:
         if entry.available:
             details = ", ".join(f"{name} {value}" for name, value in entry.details.items())
-            rows.add_row(Text(entry.name), "yes", Text(details))
+            rows.add_row(Text(short(entry.name)), "yes", Text(details))
     missing: dict[str, list[str]] = {}
     for entry in entries:
         if not entry.available:
             missing.setdefault(entry.why, []).append(entry.name)
     for why, names in missing.items():
-        rows.add_row(Text("\n".join(names)), "no", Text(why))
+        rows.add_row(Text("\n".join(map(short, names))), "no", Text(why))
     return rows
+
+
+def short(name: str) -> str:
+    """An engine's name for people: every provider of ONNX Runtime is an execution provider."""
+    return name.removesuffix("ExecutionProvider")
