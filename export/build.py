@@ -108,12 +108,14 @@ def gate(
     results: list[Parity] = []
     for variants in written:
         say(f"checking {variants['decode'].format} against it")
-        parity = against.check(writer.folder, variants)
+        untapped = {name: one for name, one in variants.items() if "+" not in name}
+        parity = against.check(writer.folder, untapped)
         results.append(parity)
         if parity.rows_error == 0:
-            decode = variants["decode"]
-            precision = msgspec.structs.replace(decode.precision, rows="bit")
-            variants["decode"] = msgspec.structs.replace(decode, precision=precision)
+            # A tap reads the logits and changes nothing before them.
+            for name in [name for name in variants if name.partition("+")[0] == "decode"]:
+                precision = msgspec.structs.replace(variants[name].precision, rows="bit")
+                variants[name] = msgspec.structs.replace(variants[name], precision=precision)
     return tuple(results)
 
 
@@ -136,15 +138,24 @@ def manifest_of(
         vocabulary=family.shape.vocabulary,
         generation=family.generation(),
         tokenizers=dict(tokenizers),
-        components={
-            component: Component(variants=tuple(variants[component] for variants in written))
-            for component in written[0]
-        },
+        components={name: component_of(name, written) for name in family.graph_names()},
         files=(),
         provenance=provenance_of(checkpoint, options),
         speech=family.speech(),
         chat=chat_of(checkpoint),
         parity=parity,
+    )
+
+
+def component_of(name: str, written: list[dict[str, Variant]]) -> Component:
+    """All variants of a component: ``decode`` and ``decode+topk`` are one's."""
+    return Component(
+        variants=tuple(
+            variant
+            for variants in written
+            for key, variant in variants.items()
+            if key.partition("+")[0] == name
+        )
     )
 
 

@@ -13,11 +13,16 @@ WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 Format = Literal["onnx", "openvino"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
+TAPS = ("topk",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """``group_size`` inputs share a scale: 32 is closest to the checkpoint, 128 is faster."""
+    """``group_size`` inputs share a scale: 32 is closest to the checkpoint, 128 is faster.
+
+    ``taps`` are further outputs of ``decode``, in a second graph over the same weights that only
+    those who want them open: ``topk``, the ids of the largest logits, for drafters that learn.
+    """
 
     model: str
     output: Path
@@ -28,6 +33,7 @@ class ExportOptions:
     parity: bool = True
     parity_prompts: tuple[str, ...] = ()
     min_agreement: float = 0.9
+    taps: tuple[str, ...] = ()
     task: str | None = None
     revision: str | None = None
     cache_dir: Path | None = None
@@ -40,6 +46,9 @@ class ExportOptions:
             for kind in self.formats
             if kind not in FORMATS
         ]
+        faults += [f"unknown tap {t!r} (use {', '.join(TAPS)})" for t in self.taps if t not in TAPS]
+        if self.taps and "onnx" not in self.formats:
+            faults.append("taps are made in ONNX graphs only (use --format onnx, or no --taps)")
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")
         if self.weight_format not in WEIGHT_FORMATS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from .budget import Fixed
 from .decoder import Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
+from .drafters.combined import wanted
 from .filters import build_filters
 from .generation import Generation
 from .options import GenerationOptions
@@ -34,6 +36,7 @@ from .verify import LOSSLESS, VERIFIERS, Lossless, Verifier
 
 if TYPE_CHECKING:
     from .companion import Companion
+    from .drafters.suffix import Corpus
 
 DEFAULT_DRAFT_LENGTH = 8
 
@@ -68,10 +71,17 @@ class Engine:
         self.bundle, self.device, self.options = bundle, device, options
         self.manifest = bundle.manifest
         self.companion = companion
+        # What drafts may be copied from beside source and output; set before the first text.
+        self.corpus: Corpus | None = None
         self.variants = {
             name: choose_variant(bundle, name, device, precision)
             for name in self.manifest.components
         }
+        # The same graph with further outputs, opened when a drafter wants them.
+        plain = self.variants.get("decode")
+        tapped = None if plain is None else tapped_variant(bundle, plain, "topk")
+        if tapped is not None:
+            self.variants["decode+topk"] = tapped
         self.compile_seconds: dict[str, float] = {}
         self._sessions: dict[str, Session] = {}
         self._lock = Lock()
@@ -135,12 +145,15 @@ class Engine:
         mask = {k: v for k, v in feeds.items() if k == "source_mask"}
         return Memory({**outputs, **mask}, features_seconds, seconds)
 
-    def decoder(self, memory: Memory | None = None) -> Decoder:
-        """A decoder at the start of a text."""
-        session = self.session("decode")
+    def decoder(self, memory: Memory | None = None, draft: str = "none") -> Decoder:
+        """A decoder at the start of a text, with the outputs ``draft`` wants where the bundle has
+        a graph with them."""
+        wants = "+".join(("decode", *wanted(DRAFTERS[draft])))
+        name = wants if wants in self.variants else "decode"
+        session = self.session(name)
         limit = self.manifest.generation.max_positions
         feeds = None if memory is None else memory.feeds
-        return Decoder(session, self.variants["decode"], feeds, limit)
+        return Decoder(session, self.variants[name], feeds, limit)
 
     # ------------------------------------------------------------- options
 
@@ -174,7 +187,13 @@ class Engine:
             model = self.companion.model(
                 memory, options, sampler=sampler, filters=filters, prompt_length=prompt_length
             )
-        materials = Materials(ends=ends, vocabulary=manifest.vocabulary, model=model)
+        materials = Materials(
+            ends=ends,
+            vocabulary=manifest.vocabulary,
+            model=model,
+            corpus=self.corpus,
+            store=self._store(options),
+        )
         plain = options.draft == "none"
         return Generation(
             target=decoder,
@@ -186,6 +205,14 @@ class Engine:
             budget=Fixed(0 if plain else options.num_assistant_tokens or DEFAULT_DRAFT_LENGTH),
             logprobs=options.logprobs,
         )
+
+    def _store(self, options: GenerationOptions) -> Path | None:
+        """This bundle's part of the folder: what was learned of one target is not another's."""
+        if options.draft_store is None:
+            return None
+        path = self.variants["decode"].file
+        graph = next(file for file in self.manifest.files if file.path == path)
+        return options.draft_store / graph.sha256[:16]
 
     def _most(self, options: GenerationOptions, prompt_length: int) -> int:
         """Tokens that may be emitted after the prompt."""
@@ -246,4 +273,22 @@ def choose_variant(
             f"{bundle.path}: {device.name} runs none of the variants of {component}{asked}; "
             f"the bundle has {has}. Export with --format {limits.formats[0]}."
         )
-    return min(fits, key=lambda variant: order.index(variant.precision.weight_format))
+    return min(
+        fits,
+        key=lambda variant: (
+            order.index(variant.precision.weight_format),
+            len(variant.graph.outputs),
+        ),
+    )
+
+
+def tapped_variant(bundle: Bundle, plain: Variant, tap: str) -> Variant | None:
+    """The variant of ``decode`` that is ``plain`` with one more output, or None."""
+    for variant in bundle.component("decode").variants:
+        extra = {port.name for port in variant.graph.outputs} ^ {
+            port.name for port in plain.graph.outputs
+        }
+        same = variant.format == plain.format and variant.cache == plain.cache
+        if extra == {tap} and same and variant.precision == plain.precision:
+            return variant
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from edgegen.errors import InputError
@@ -72,6 +73,8 @@ class GenerationOptions:
     num_assistant_tokens: int | None = None
     # A draft model stops after a token less likely than this; 0 never stops it.
     assistant_confidence_threshold: float = 0.0
+    # Folder where drafters that learn keep what texts taught them, by bundle; None keeps nothing.
+    draft_store: Path | None = None
     # How drafts are accepted: "match" gives the text of plain decoding, "rejection" its
     # distribution, "typical" is lossy.
     verifier: VerifierName = "match"
@@ -148,6 +151,8 @@ def _kind_faults(options: GenerationOptions) -> list[str]:
         faults.append(f"language must be a name or None, got {options.language!r}")
     if options.draft not in DRAFTERS:
         faults.append(unknown("drafter", str(options.draft), list(DRAFTERS)).rstrip("."))
+    if options.draft_store is not None and not isinstance(cast(object, options.draft_store), Path):
+        faults.append(f"draft_store must be a Path or None, got {options.draft_store!r}")
     if options.verifier not in VERIFIERS:
         faults.append(unknown("verifier", str(options.verifier), list(VERIFIERS)).rstrip("."))
     return faults

@@ -80,7 +80,7 @@ def decode(
     ends = engine.manifest.generation.end
     writer = Writer(tokenizer, (*ends, *opening.hidden), opening.stop)
     generation = engine.generation(
-        opening.decoder or engine.decoder(opening.memory),
+        opening.decoder or engine.decoder(opening.memory, options.draft),
         options,
         prompt_length=len(opening.prompt),
         memory=opening.memory,

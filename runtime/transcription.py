@@ -106,7 +106,7 @@ class Transcription:
         padded[: samples.size] = samples
         with_model = self.engine.drafts_with_model(self.options)
         memory = self.engine.remember_samples(padded, draft=with_model)
-        decoder = self.engine.decoder(memory)
+        decoder = self.engine.decoder(memory, self.options.draft)
         start = perf_counter()
         doubtful = self._listen(decoder) > NO_SPEECH_PROBABILITY
         prompt = self._prompt()

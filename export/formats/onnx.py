@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import onnx
 
-from edgegen.graph import Graph
+from edgegen.graph import Graph, Port
 from edgegen.manifest import Cache, Precision, Variant
 
 from ..families.base import Family
 from ..ops.fused_ops import FusedOps
-from ..ops.onnx_ops import OnnxOps
+from ..ops.onnx_ops import OnnxOps, value_info
 from ..options import ExportOptions
 from ..quantisers import QUANTISERS
 from ..quantisers.base import Quantiser
@@ -20,6 +22,8 @@ from .weight_file import WeightFile
 
 # MatMulNBits gives a row the same bits alone and among others up to this block.
 EQUAL_BLOCK = 32
+# Ids a row of ``topk`` has.
+TOP = 8
 
 
 def record(family: Family, name: str, ops: OnnxOps) -> tuple[onnx.ModelProto, Graph]:
@@ -46,7 +50,8 @@ def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
 
 
 def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
-    """Write every graph of the family into ``folder``; variants by component."""
+    """Write every graph of the family into ``folder``; variants by component, ``decode+topk``
+    being a further variant of ``decode``."""
     folder.mkdir(parents=True, exist_ok=True)
     file = WeightFile(folder / "weights.data")
     weights = family.weights()
@@ -72,7 +77,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         onnx.save(model, folder / f"{name}.onnx")
     file.close()
     precision = precision_of(options, quantiser)
-    return {
+    variants = {
         name: Variant(
             format="onnx",
             precision=precision,
@@ -84,6 +89,31 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         )
         for name, graph in graphs.items()
     }
+    return variants | tapped(folder, variants["decode"], options)
+
+
+def tapped(folder: Path, decode: Variant, options: ExportOptions) -> dict[str, Variant]:
+    """``decode`` once more with the taps asked for, over the same weight file."""
+    if not options.taps:
+        return {}
+    stem = "-".join(("decode", *options.taps))
+    model = onnx.load(folder / "decode.onnx", load_external_data=False)
+    port = top_port(decode.graph)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([TOP], np.int64), "top"))
+    model.graph.node.append(
+        onnx.helper.make_node("TopK", ["logits", "top"], ["top_values", port.name], axis=-1)
+    )
+    model.graph.output.append(value_info(port))
+    onnx.save(model, folder / f"{stem}.onnx")
+    graph = msgspec.structs.replace(decode.graph, outputs=(*decode.graph.outputs, port))
+    file = f"graphs/{folder.name}/{stem}.onnx"
+    return {"decode+topk": msgspec.structs.replace(decode, graph=graph, file=file)}
+
+
+def top_port(graph: Graph) -> Port:
+    """``topk``: as ``logits``, with ids for values."""
+    logits = next(port for port in graph.outputs if port.name == "logits")
+    return Port(name="topk", dtype="int64", shape=(*logits.shape[:-1], TOP))
 
 
 def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precision:

@@ -30,7 +30,7 @@ FILE, ABSENT = "recycling.npz", -1
 class Recycling:
     """The tree is imbalanced as the text at hand asks: ranks that were right often go deeper.
 
-    Tokens not seen yet are taken to be followed as in source and prompt.
+    At first tokens are taken to be followed as in source and prompt.
     """
 
     lossless: ClassVar[Lossless] = "sample-identical"
@@ -69,16 +69,11 @@ class Recycling:
         """The table is about tokens, wherever they stood."""
 
     def _seed(self, context: Context) -> None:
-        """Rows for tokens nothing is known of, most recent successor first."""
-        seen: dict[int, list[int]] = {}
+        """What this text says follows a token comes first, the most recent at the front."""
         for text in (context.source, context.tokens):
             for token, follower in pairwise(text):
-                if token not in self.table:
-                    row = seen.setdefault(token, [])
-                    if follower in row:
-                        row.remove(follower)
-                    row.insert(0, follower)
-        self.table |= {token: row[:KEPT] for token, row in seen.items()}
+                row = self.table.get(token, [])
+                self.table[token] = [follower, *(one for one in row if one != follower)][:KEPT]
         self._read = len(context.tokens)
 
     def _count(self, context: Context) -> None:

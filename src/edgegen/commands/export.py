@@ -172,7 +172,7 @@ def export(
         weight_format=weight_format,  # type: ignore[arg-type]
         group_size=group_size,
         symmetric=symmetric,
-        taps=listed(taps),
+        taps=words(taps),
         parity=not no_parity,
         parity_prompts=() if parity_prompts is None else read_prompts(parity_prompts),
         min_agreement=min_agreement,

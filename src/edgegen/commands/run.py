@@ -239,6 +239,13 @@ NumAssistantTokens = Annotated[
         help="Tokens to guess ahead at a time. Default: edgegen's choice.",
     ),
 ]  # fmt: skip
+DraftStore = Annotated[
+    Path | None,
+    option(
+        "--draft-store", panel=DRAFT, metavar="DIR",
+        help="Where recycling and trigram keep what texts taught them. Default: nowhere.",
+    ),
+]  # fmt: skip
 Verifier = Annotated[
     str | None,
     option(
@@ -314,6 +321,7 @@ def run(
     draft_threads: DraftThreads = None,
     num_assistant_tokens: NumAssistantTokens = None,
     assistant_confidence_threshold: Confidence = None,
+    draft_store: DraftStore = None,
     verifier: Verifier = None,
     device: Device = "ort-cpu",
     threads: Threads = 1,
