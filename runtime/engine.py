@@ -22,7 +22,6 @@ from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import BundleError, DeviceError, InputError
 from edgegen.manifest import Variant
 
-from .budget import Fixed
 from .decoder import Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
@@ -31,14 +30,13 @@ from .filters import build_filters
 from .generation import Generation
 from .options import GenerationOptions
 from .sampling import build_sampler
+from .speculation import Speculation
 from .stopping import Stopping, TextSoFar
 from .verify import LOSSLESS, VERIFIERS, Lossless, Verifier
 
 if TYPE_CHECKING:
     from .companion import Companion
     from .drafters.suffix import Corpus
-
-DEFAULT_DRAFT_LENGTH = 8
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ class Engine:
         self.bundle, self.device, self.options = bundle, device, options
         self.manifest = bundle.manifest
         self.companion = companion
+        self.speculation = Speculation()
         # What drafts may be copied from beside source and output; set before the first text.
         self.corpus: Corpus | None = None
         self.variants = {
@@ -194,7 +193,6 @@ class Engine:
             corpus=self.corpus,
             store=self._store(options),
         )
-        plain = options.draft == "none"
         return Generation(
             target=decoder,
             sampler=sampler,
@@ -202,7 +200,7 @@ class Engine:
             stopping=Stopping(ends=ends, max_new_tokens=most, stop=stop, text=text),
             verifier=make_verifier(options),
             drafter=DRAFTERS[options.draft].make(materials),
-            budget=Fixed(0 if plain else options.num_assistant_tokens or DEFAULT_DRAFT_LENGTH),
+            budget=self.speculation.budget(options),
             logprobs=options.logprobs,
         )
 

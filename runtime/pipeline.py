@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,12 @@ from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import InputError
 from edgegen.registry import Registry
 
+from .calibration import Store
 from .companion import Companion
 from .engine import Engine
 from .options import GenerationOptions
 from .result import Result
-from .task import Message, Running, Source, Task
+from .task import EdgegenWarning, Message, Running, Source, Task
 from .tokenizer import load_tokenizer
 
 TASKS: Registry[Any] = Registry(
@@ -144,13 +147,17 @@ def load(
     draft_model: str | Path | None = None,
     draft_device: str | None = None,
     draft_threads: int | None = None,
+    calibrate: bool = False,
 ) -> Pipeline:
     """Open a bundle on a device, ready to generate.
 
     ``precision`` picks among a bundle's variants (the smallest weights by default). ``exact`` False
     lets the device compute float graphs in what it declares faster. ``verify`` checks every file's
     hash. ``draft_model`` is the bundle of a smaller model for ``draft="model"``, on the same device
-    and threads unless said. Raises ``BundleError``, ``UnknownName``, ``DeviceError``.
+    and threads unless said. ``calibrate`` measures what drafts cost here, once for all loads alike
+    and in about a second: ``draft="auto"`` needs it. ``cache_dir`` keeps what was compiled and
+    measured; measurements go to the user's cache folder where none is given. Raises
+    ``BundleError``, ``UnknownName``, ``DeviceError``.
     """
     start = perf_counter()
     fewest = threads if draft_threads is None else min(threads, draft_threads)
@@ -176,7 +183,21 @@ def load(
     task: Task = TASKS[bundle.manifest.task](engine, tokenizers)
     for component in bundle.manifest.components:
         engine.session(component)
+    if calibrate:
+        store = Store((cache_dir or user_cache()) / "calibration")
+        engine.speculation.calibrate(engine, store, warn)
     return Pipeline(engine, task, perf_counter() - start)
+
+
+def user_cache() -> Path:
+    """Where this user's programs keep what they can make again."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgegen"
+
+
+def warn(message: str) -> None:
+    """To whoever called ``load``."""
+    warnings.warn(message, EdgegenWarning, stacklevel=6)
 
 
 __all__ = ["DEFAULTS", "Message", "Pipeline", "Result", "Stream", "load"]

@@ -41,14 +41,15 @@ class Draft:
     Parents come before children; siblings may repeat a token. ``distributions``, one a node or
     empty, are what the tokens were drawn from, given the siblings before them; empty means the
     drafter is deterministic. ``evidence`` is how long a match a draft was copied after, 0 where the
-    drafter cannot tell; only drafts of one drafter compare. Raises ``InputError`` when the tree is
-    none.
+    drafter cannot tell; only drafts of one ``voice`` compare, one of those a combination speaks
+    with. Raises ``InputError`` when the tree is none.
     """
 
     tokens: tuple[int, ...] = ()
     parents: tuple[int, ...] = ()
     distributions: tuple[Distribution, ...] = field(default=(), compare=False)
     evidence: int = field(default=0, compare=False)
+    voice: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         count = len(self.tokens)
@@ -87,7 +88,7 @@ class Draft:
         if count >= len(self):
             return self
         tree = self.tokens[:count], self.parents[:count], self.distributions[:count]
-        return Draft(*tree, self.evidence)
+        return Draft(*tree, self.evidence, self.voice)
 
     def path_to(self, node: int) -> tuple[int, ...]:
         """Nodes from the root down to ``node``; empty for -1."""

@@ -20,7 +20,7 @@ class Drafters(Registry["DrafterKind"]):
     def __getitem__(self, name: str) -> DrafterKind:
         strange = self._strange(name)
         if strange:
-            known = [one for one in self.entries if one != "none" or "+" not in name]
+            known = [one for one in self.entries if one not in ("none", "auto") or "+" not in name]
             raise UnknownName(unknown(self.kind, strange[0], known))
         parts = name.split("+")
         if len(parts) == 1:
@@ -32,7 +32,7 @@ class Drafters(Registry["DrafterKind"]):
     def _strange(self, name: str) -> list[str]:
         """What in a name is no drafter, or has no place in a combination."""
         parts = name.split("+")
-        barred = {"none"} if len(parts) > 1 else set[str]()
+        barred = {"none", "auto"} if len(parts) > 1 else set[str]()
         if len(set(parts)) < len(parts):
             return [name]
         return [part for part in parts if part not in self.entries or part in barred]
@@ -41,6 +41,7 @@ class Drafters(Registry["DrafterKind"]):
 DRAFTERS = Drafters(
     "drafter",
     {
+        "auto": "edgegen.runtime.drafters.auto:Automatic",
         "none": "edgegen.runtime.drafters.none:NoDraft",
         "lookup": "edgegen.runtime.drafters.lookup:Lookup",
         "suffix": "edgegen.runtime.drafters.suffix:Suffix",

@@ -26,9 +26,10 @@ class Combined:
 
     def draft(self, context: Context, limit: int) -> Draft:
         found = Draft()
-        for drafter in self.drafters:
+        for voice, drafter in enumerate(self.drafters):
             said = drafter.draft(context, 0 if len(found) else limit)
-            found = found if len(found) else said
+            if len(said) and not len(found):
+                found = replace(said, voice=voice) if voice else said
         return found
 
     def commit(self, length: int) -> None:

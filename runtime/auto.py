@@ -1,0 +1,226 @@
+"""Auto: a budget that drafts when drafting pays, and whose losses are bounded when it does not.
+
+A draft of k nodes makes a decode call dearer by L(1 + k) - L(1) and saves a call for each node
+that stands. The most worthwhile k is the one where what it is expected to save exceeds what it
+costs by most; a saved token is worth what tokens cost now, drafting included, since the next call
+would have drafted too (Dinkelbach, 1967: the fixed point maximises tokens per second).
+
+The expectation may be wrong, so there is an account in seconds against plain decoding. Each token
+pays ``FILL`` of a plain call in, each saved call pays itself in, drafts and asking for them are
+paid out, and no draft is made that could overdraw the account if all of it fell. Whatever the
+text, N tokens in all then cost at most ``FILL`` * N + ``START`` plain calls more than plain
+decoding, by the table: under 3 % from 200 tokens on. What is left, up to ``KEEP``, passes on to the
+next request.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from threading import Lock
+
+from .acceptance import Acceptance, kind_of
+from .budget import Facts
+from .calibration import Costs
+from .verify import Draft
+
+FILL = 0.02
+START, KEEP = 2.0, 4.0
+MOST = 31
+# Drafters whose largest draft takes no longer than this, in plain calls, are asked for all of it.
+CHEAP = 0.1
+# What asking is hoped to bring before it was tried, in plain calls, and how fast it is learnt.
+HOPE, LEARN = 0.1, 0.05
+# A draft that does not seem to pay is tried now and then, this long, after so many tokens: twice
+# as many after each that lost. So is asking itself.
+PROBE = 2
+SOONEST, LATEST = 8, 512
+ASKING = -1
+# Plain steps between two thoughts about asking, which cost microseconds themselves.
+REST = 4
+# What asking took is believed up to so many times what it usually takes.
+HICCUP = 3.0
+# How fast the worth of a token follows the text, a token.
+DRIFT = 0.05
+
+
+class Median:
+    """The lower median of the last nine numbers; 0 before the first."""
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=9)
+        self.value = 0.0
+
+    def add(self, number: float) -> None:
+        """A number far out is taken for a hiccup of the machine."""
+        self._last.append(min(number, HICCUP * self.value) if len(self._last) > 2 else number)
+        self.value = sorted(self._last)[(len(self._last) - 1) // 2]
+
+
+class Experience:
+    """What the requests of one pipeline learn of one drafter. Safe to share among threads.
+
+    ``credit`` is in plain calls.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.acceptance = Acceptance()
+        self.credit = START
+        self.tokens = 0
+        # Seconds of a drafted node, of asking in vain, and of the first question of a text, for
+        # which drafters read the source.
+        self.node, self.silence, self.first = Median(), Median(), Median()
+        # Seconds a decode call takes for each second of the table: what the drafter takes is
+        # brought to the table's pace, since what slows one slows the other.
+        self.pace = Median()
+        # What asking has brought of late, in plain calls, and the kind of the last draft.
+        self.profit, self.kind = HOPE, 0
+        self._probes: dict[int, tuple[int, int]] = {}
+
+    def due(self, kind: int) -> bool:
+        return self.tokens >= self._probes.get(kind, (0, 0))[0]
+
+    def probed(self, kind: int, paid: bool) -> None:
+        patience = self._probes.get(kind, (0, SOONEST // 2))[1]
+        patience = SOONEST if paid else min(2 * patience, LATEST)
+        self._probes[kind] = (self.tokens + patience, patience)
+
+    def asked(self, seconds: float, nodes: int, first: bool) -> float:
+        """The drafter took ``seconds`` to propose so many nodes; what of it is believed. A node
+        costs what is beyond a vain question."""
+        seconds /= max(self.pace.value, 1.0)
+        if first:
+            self.first.add(seconds)
+            return min(seconds, HICCUP * self.first.value)
+        base = self.silence.value
+        if not nodes:
+            self.silence.add(seconds)
+            return min(seconds, HICCUP * self.silence.value)
+        self.node.add(max(seconds - base, 0.0) / nodes)
+        return min(seconds, HICCUP * (base + self.node.value * nodes))
+
+
+class Auto:
+    """The budget of one request; ``most`` bounds a draft. ``balance`` is in seconds."""
+
+    def __init__(self, costs: Costs, experience: Experience, most: int = MOST) -> None:
+        self._costs, self._known, self._most = costs, experience, most
+        self._plain = costs.of(1)
+        self._worth = self._plain
+        self._extras = {1: self._extra(1)}
+        self.balance = experience.credit * self._plain
+        # Of the step under way: nodes proposed (-1: not asked), whether they are verified or asked
+        # for only to see.
+        self._proposed = -1
+        self._probing, self._wondering = False, False
+        self._opened = False  # asked at all
+        self._rest = 0  # plain steps before the next thought
+
+    def _extra(self, pending: int) -> list[float]:
+        """What k = 0... nodes add to a call with ``pending`` other rows."""
+        base = self._costs.of(pending)
+        return [self._costs.of(pending + k) - base for k in range(self._most + 1)]
+
+    def limit(self, pending: int) -> int:
+        self._proposed, self._probing, self._wondering = -1, False, False
+        if self._rest > 0:
+            return 0
+        if pending not in self._extras:
+            self._extras[pending] = self._extra(pending)
+        extra, known = self._extras[pending], self._known
+        with known.lock:
+            top = self._affordable(extra, self._most)
+            asked = self._worthwhile(extra, top) if top > 0 else 0
+        self._proposed = 0 if asked else -1
+        self._rest = 0 if asked else REST
+        return asked
+
+    def _affordable(self, extra: Sequence[float], most: int) -> int:
+        known = self._known
+        asking = known.silence.value if self._opened else known.first.value
+        node, spare = known.node.value, self.balance - asking
+        top = min(bisect_right(extra, spare) - 1, most)
+        while top > 0 and extra[top] + node * top > self.balance:
+            top -= 1
+        return top
+
+    def _worthwhile(self, extra: Sequence[float], top: int) -> int:
+        """What to ask for, before anything is known of the draft: all that may be, unless nodes
+        cost much to propose."""
+        known = self._known
+        if known.profit <= 0.0:
+            self._wondering = known.due(ASKING)
+            if not self._wondering:
+                return 0
+        node = known.node.value
+        if node * top <= CHEAP * self._plain:
+            return top
+        count, _ = self._best(known.acceptance.chain(known.kind, top), extra, top, node)
+        return max(count, min(PROBE, top)) if self._wondering else count
+
+    def _best(
+        self, reach: Sequence[float], extra: Sequence[float], most: int, node: float = 0.0
+    ) -> tuple[int, float]:
+        """How many nodes save most, and how many seconds; (0, 0) when none do."""
+        worth, expected, best, count = self._worth, 0.0, 0.0, 0
+        for k in range(1, most + 1):
+            expected += reach[k - 1]
+            gain = worth * expected - extra[k] - node * k
+            if gain > best:
+                best, count = gain, k
+        return count, best
+
+    def trim(self, draft: Draft, pending: int) -> int:
+        self._proposed = len(draft)
+        if not self._proposed:
+            return 0
+        extra, known = self._extras[pending], self._known
+        with known.lock:
+            top = self._affordable(extra, min(self._proposed, self._most))
+            count, _ = self._best(known.acceptance.nodes(draft), extra, top)
+            if not count and top > 0 and known.due(kind_of(draft)):
+                self._probing = True
+                count = min(PROBE, top)
+        return count
+
+    def observe(self, facts: Facts) -> None:
+        if self._proposed < 0:
+            self._plainly()
+            return
+        plain, drafted, saved = self._plain, len(facts.draft), facts.kept
+        tokens = saved + 1
+        extra = self._extras[facts.pending][drafted] if drafted else 0.0
+        known = self._known
+        with known.lock:
+            if facts.pending == 1:
+                known.pace.add(facts.decode_seconds / (plain + extra))
+            first, self._opened = not self._opened, True
+            asking = known.asked(facts.draft_seconds, self._proposed, first)
+            cost = extra + asking - saved * plain
+            self.balance += FILL * tokens * plain - cost
+            known.credit = min(KEEP, known.credit + FILL * tokens - cost / plain)
+            known.tokens += tokens
+            profit = saved * self._worth - extra - asking
+            known.profit += LEARN * (profit / plain - known.profit)
+            paid = profit > 0.0
+            if self._wondering:
+                known.probed(ASKING, paid)
+            if drafted:
+                known.kind = kind_of(facts.draft)
+                known.acceptance.observe(facts.draft, facts.path)
+                if self._probing:
+                    known.probed(kind_of(facts.draft), paid)
+        share = (1.0 - DRIFT) ** tokens
+        now = (plain + extra + asking) / tokens
+        self._worth = min(plain, self._worth * share + now * (1.0 - share))
+
+    def _plainly(self) -> None:
+        """A step without a question."""
+        known, self._rest = self._known, self._rest - 1
+        self.balance += FILL * self._plain
+        with known.lock:
+            known.credit = min(KEEP, known.credit + FILL)
+            known.tokens += 1
+        self._worth += DRIFT * (self._plain - self._worth)

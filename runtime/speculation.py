@@ -1,0 +1,96 @@
+"""What an engine knows of speculation: what it costs, and what requests learned of drafters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgegen.devices import Device, DeviceOptions
+from edgegen.manifest import Variant
+
+from .auto import MOST, Auto, Experience
+from .budget import Budget, Fixed
+from .calibration import Costs, Store, measure
+
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .options import GenerationOptions
+
+DEFAULT_DRAFT_LENGTH = 8
+UNCALIBRATED = (
+    "draft auto decoded plainly: what a draft costs here was not measured; "
+    "load the bundle with calibrate=True."
+)
+# Source tokens a calibration pretends to have read.
+SOURCE = 48
+
+
+class Speculation:
+    """Shared by the threads of a pipeline."""
+
+    def __init__(self) -> None:
+        self.costs: Costs | None = None
+        self._lock = Lock()
+        self._learnt: dict[str, Experience] = {}
+
+    def budget(self, options: GenerationOptions) -> Budget:
+        """How much a request may draft. Counts asked for are kept; otherwise costs decide, and
+        where they are not known ``auto`` is plain and named drafters draft a usual length."""
+        asked, name = options.num_assistant_tokens, options.draft
+        if name == "none":
+            return Fixed(0)
+        if asked is not None and name != "auto":
+            return Fixed(asked)
+        if self.costs is None:
+            return Fixed(0 if name == "auto" else DEFAULT_DRAFT_LENGTH)
+        with self._lock:
+            learnt = self._learnt.setdefault(name, Experience())
+        return Auto(self.costs, learnt, min(asked or MOST, MOST))
+
+    def note(self, options: GenerationOptions) -> str:
+        """What a result must say of how it was speculated; empty where nothing is."""
+        return UNCALIBRATED if options.draft == "auto" and self.costs is None else ""
+
+    def calibrate(self, engine: Engine, store: Store | None, warn: Callable[[str], None]) -> None:
+        """Read the table of this engine's decoder from the store, or measure it and keep it."""
+        key = costs_key(engine)
+        found = store.read(key, warn) if store else None
+        if found is None:
+            found = measure_engine(engine)
+            if store:
+                store.write(key, found, warn)
+        self.costs = found
+
+
+def measure_engine(engine: Engine) -> Costs:
+    """L(n) of an engine's decoder, over a source of nothing in particular."""
+    manifest = engine.manifest
+    token = next(iter(manifest.generation.end), 0)
+    memory = None
+    if manifest.speech is not None:
+        memory = engine.remember_samples(np.zeros(manifest.speech.window_samples, np.float32))
+    elif "encode" in manifest.components:
+        length = min(SOURCE, manifest.generation.max_source or SOURCE)
+        memory = engine.remember_ids([token] * length)
+    most = manifest.generation.max_positions // 2 or MOST + 1
+    return measure(engine.decoder(memory), token, most=min(MOST + 1, most))
+
+
+def costs_key(engine: Engine) -> dict[str, str]:
+    """All that a decoder's speed on this machine depends on."""
+    hashes = {file.path: file.sha256 for file in engine.manifest.files}
+    variant = engine.variants["decode"]
+    return {**_place(engine.device, engine.options), **_graph(variant, hashes)}
+
+
+def _place(device: Device, options: DeviceOptions) -> dict[str, str]:
+    asked = {"device": device.name, "threads": str(options.threads), "exact": str(options.exact)}
+    return {**device.describe(), **asked}
+
+
+def _graph(variant: Variant, hashes: Mapping[str, str]) -> dict[str, str]:
+    weights = " ".join(hashes[name] for name in variant.weights)
+    return {"graph": hashes[variant.file], "weights": weights}
