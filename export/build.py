@@ -44,31 +44,35 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
     ``ParityError``; the folder is then as it was.
     """
     say = progress or _silent
-    say(f"reading {options.model}")
-    checkpoint = load(options.model, revision=options.revision, cache_dir=options.cache_dir)
-    name, family = family_of(checkpoint)
-    check_task(options, family)
+    # The writer first: a folder that cannot be written is said before anything is downloaded.
     with BundleWriter(options.output) as writer:
+        say(f"reading {options.model}")
+        checkpoint = load(options.model, revision=options.revision, cache_dir=options.cache_dir)
+        name, family = family_of(checkpoint)
+        check_task(options, family)
         written: list[dict[str, Variant]] = []
         for kind in options.formats:
             say(f"writing {kind} {options.weight_format} graphs")
             formatter: Any = import_module(f"edgegen.export.formats.{kind}")
             folder = writer.folder / "graphs" / f"{kind}-{options.weight_format}"
             written.append(formatter.write(family, folder, options))
-        tokenizers = {
-            role: Tokenizer(
-                kind="bytes" if files.kind == "bytes" else "tokenizers",
-                path=None if files.kind == "bytes" else f"tokenizers/{role}.json",
-                offset=files.offset,
-            )
-            for role, files in checkpoint.tokenizers.items()
-        }
-        for role, record in tokenizers.items():
-            if record.path is not None:
-                writer.add_file(record.path, checkpoint.tokenizers[role].data)
+        tokenizers = add_tokenizers(checkpoint, writer)
         parity = gate(family, options, written, writer, say)
         say("sealing the bundle")
         return writer.finish(manifest_of(name, family, options, written, tokenizers, parity))
+
+
+def add_tokenizers(checkpoint: Checkpoint, writer: BundleWriter) -> dict[str, Tokenizer]:
+    """Copy the tokenizers into the bundle; their records by role."""
+    records: dict[str, Tokenizer] = {}
+    for role, files in checkpoint.tokenizers.items():
+        if files.kind == "bytes":
+            records[role] = Tokenizer(kind="bytes", offset=files.offset)
+        else:
+            path = f"tokenizers/{role}.json"
+            writer.add_file(path, files.data)
+            records[role] = Tokenizer(kind="tokenizers", path=path, offset=files.offset)
+    return records
 
 
 def _silent(stage: str) -> None:

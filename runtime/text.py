@@ -34,6 +34,7 @@ class TextTask:
         record = Record()
         if isinstance(source, Path):
             raise InputError(f"{source}: this is a text model; read the file and give its text.")
+        refuse_speech(options)
         passes = self._encoded if self.has_encoder else self._prompted
         text = yield from passes(source, options, record)
         return Result(
@@ -143,6 +144,21 @@ class TextTask:
         if template is None:
             raise InputError("this bundle has no chat template; give the prompt as text.")
         return chat.render(template, messages)
+
+
+def refuse_speech(options: GenerationOptions) -> None:
+    """What only a speech model can do is not silently left out."""
+    asked = [
+        name
+        for name, given in (
+            ("language", options.language is not None),
+            ("task", options.task is not None),
+            ("timestamps", options.timestamps),
+        )
+        if given
+    ]
+    if asked:
+        raise InputError(f"{', '.join(asked)}: for speech models; this bundle takes text.")
 
 
 def is_conversation(source: object) -> bool:
