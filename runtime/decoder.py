@@ -19,6 +19,8 @@ from .verify import ancestors, depths
 
 # Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
 HIDDEN = np.float32(-3.0e4)
+# Rows of a prompt fed in one call: bounds the mask and the scores of a long one.
+PREFILL_CHUNK = 512
 Ints = NDArray[np.int64]
 
 

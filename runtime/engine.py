@@ -30,7 +30,7 @@ from .filters import build_filters
 from .generation import Generation
 from .options import GenerationOptions
 from .sampling import build_sampler
-from .speculation import Speculation
+from .speculation import Speculation, noise_of
 from .stopping import Stopping, TextSoFar
 from .verify import LOSSLESS, VERIFIERS, Lossless, Verifier
 
@@ -69,9 +69,9 @@ class Engine:
         self.bundle, self.device, self.options = bundle, device, options
         self.manifest = bundle.manifest
         self.companion = companion
-        self.speculation = Speculation()
         # What drafts may be copied from beside source and output; set before the first text.
         self.corpus: Corpus | None = None
+        self.speculation = Speculation()
         self.variants = {
             name: choose_variant(bundle, name, device, precision)
             for name in self.manifest.components
@@ -122,9 +122,7 @@ class Engine:
         }
         return replace(self._remember(feeds, 0.0), draft=started)
 
-    def remember_samples(
-        self, samples: NDArray[np.float32], *, draft: bool = False
-    ) -> Memory:
+    def remember_samples(self, samples: NDArray[np.float32], *, draft: bool = False) -> Memory:
         """Encode one window of audio, ``[window_samples]``; with ``draft`` for the draft model
         as well."""
         started = self.companion.encode_samples(samples) if draft and self.companion else None
@@ -202,6 +200,7 @@ class Engine:
             drafter=DRAFTERS[options.draft].make(materials),
             budget=self.speculation.budget(options),
             logprobs=options.logprobs,
+            noise=noise_of(self, options),
         )
 
     def _store(self, options: GenerationOptions) -> Path | None:

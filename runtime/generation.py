@@ -12,16 +12,15 @@ from time import perf_counter
 from typing import Protocol
 
 from .budget import Budget, Facts, Fixed
-from .decoder import Scores
+from .decoder import PREFILL_CHUNK, Scores
 from .drafters.base import Context, Drafter, Learner, Rows
 from .filters import LogitsFilter
 from .history import HistoryBuffer
+from .margin import Call, Margin
 from .sampling import Sampler, TokenScore, log_probabilities
 from .stopping import Cut, Stopping
 from .verify import Draft, LogitRows, Verdict, Verifier
 
-# Rows of a prefill computed in one call: bounds the mask and the scores of a long prompt.
-PREFILL_CHUNK = 512
 NOTHING = Draft()
 
 
@@ -30,6 +29,7 @@ class Target(Protocol):
 
     @property
     def length(self) -> int: ...
+    def reach(self, length: int) -> int: ...
     def forward(
         self, tokens: Sequence[int], parents: Sequence[int] | None = None, first_row: int = 0
     ) -> Scores: ...
@@ -49,6 +49,8 @@ class Step:
     seconds: float
     cut: Cut
     scores: tuple[TokenScore, ...] = ()
+    reruns: int = 0  # rows decided anew because rounding might have decided them
+    flips: int = 0  # those of them that it had
 
 
 @dataclass(kw_only=True)
@@ -56,6 +58,7 @@ class Generation:
     """One text being made. ``budget`` says how much to ask of the drafter.
 
     ``logprobs`` as in ``GenerationOptions``: of the row after filters, before temperature.
+    ``noise`` bounds what other rows of a call change a logit by, as a share of its row's largest.
     """
 
     target: Target
@@ -66,12 +69,15 @@ class Generation:
     drafter: Drafter
     budget: Budget = field(default_factory=Fixed)
     logprobs: int | None = None
+    noise: float = 0.0
+    _margin: Margin | None = field(default=None, init=False)
     _said: Rows | None = field(default=None, init=False)
 
     def run(self, prompt: Sequence[int], source: Sequence[int] = ()) -> Iterator[Step]:
         """Steps until the text ends. ``prompt`` holds at least one token not in the cache yet."""
         history, tokens = HistoryBuffer(prompt, source), list(prompt)
         self._said = None
+        self._margin = Margin(self.noise, self.target, len(prompt)) if self.noise else None
         while True:
             step = self._step(tokens, source, history)
             yield step
@@ -93,10 +99,11 @@ class Generation:
         parents = None
         if len(draft) and not draft.is_chain:
             parents = [*range(-1, root), *(root + 1 + p for p in draft.parents)]
-        scores = target.forward([*pending, *draft.tokens], parents, first_row=root)
+        fed = [*pending, *draft.tokens]
+        scores = target.forward(fed, parents, first_row=root)
         decoded_at = perf_counter()
         rows = LogitRows(scores.logits, self.sampler, history, self.filters)
-        verdict = self.verifier.verify(draft, rows)
+        verdict = self._verify(draft, rows, Call(tokens, base, fed, parents, root))
 
         new = [*(draft.tokens[i] for i in verdict.path), verdict.token]
         cut = self.stopping.check(new)
@@ -104,9 +111,7 @@ class Generation:
         kept = verdict.path[: len(new) - 1]
         target.keep(base + root + 1, [base + root + 1 + i for i in kept])
         scored = self._scores(rows, verdict, new)
-        self._said = Rows(
-            root=len(tokens) - 1, draft=draft, logits=scores.logits, topk=scores.topk
-        )
+        self._said = Rows(root=len(tokens) - 1, draft=draft, logits=scores.logits, topk=scores.topk)
         tokens += new
         history.commit(new)
         self.drafter.commit(len(tokens) - 1)
@@ -119,6 +124,7 @@ class Generation:
             decode_seconds=decoded_at - drafted_at + fed_at - start,
         )
         self.budget.observe(facts)
+        reruns, flips = self._margin.counts() if self._margin else (0, 0)
         return Step(
             tokens=tuple(new),
             drafted=len(draft),
@@ -129,7 +135,14 @@ class Generation:
             seconds=perf_counter() - start,
             cut=cut,
             scores=scored,
+            reruns=reruns,
+            flips=flips,
         )
+
+    def _verify(self, draft: Draft, rows: LogitRows, call: Call) -> Verdict:
+        if self._margin is None:
+            return self.verifier.verify(draft, rows)
+        return self.verifier.verify(draft, self._margin.watch(rows, self.sampler, call))
 
     def _prefill(self, tokens: Sequence[int]) -> None:
         """Feed all but the last chunk of a long prompt; their logits are not asked for."""

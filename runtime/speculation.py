@@ -24,6 +24,8 @@ UNCALIBRATED = (
     "draft auto decoded plainly: what a draft costs here was not measured; "
     "load the bundle with calibrate=True."
 )
+# Rounding is taken to be so many times what was seen, and this where nothing was looked at.
+SAFETY, UNSEEN = 8.0, 1e-4
 # Source tokens a calibration pretends to have read.
 SOURCE = 48
 
@@ -63,6 +65,23 @@ class Speculation:
             if store:
                 store.write(key, found, warn)
         self.costs = found
+
+
+def noise_of(engine: Engine, options: GenerationOptions) -> float:
+    """What other rows of a call may change a logit by, as a share of its row's largest; 0 where
+    rows are independent bit for bit. Some times what was seen when the bundle was checked."""
+    variant = engine.variants["decode"]
+    if variant.precision.rows == "bit":
+        return 0.0
+    seen = [
+        found.rows_error
+        for found in engine.manifest.parity
+        if found.format == variant.format
+        and found.weight_format == variant.precision.weight_format
+        and not found.skipped
+    ]
+    penalty = max(options.repetition_penalty, 1.0 / options.repetition_penalty)
+    return SAFETY * penalty * max(seen, default=UNSEEN)
 
 
 def measure_engine(engine: Engine) -> Costs:

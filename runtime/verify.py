@@ -151,6 +151,11 @@ class LogitRows:
         self._history, self._filters = history, filters
         self._filtered: dict[int, Row] = {}
 
+    def renew(self, logits: Row) -> None:
+        """The same rows, computed anew."""
+        self._logits = logits
+        self._filtered.clear()
+
     @property
     def position(self) -> int:
         return self._history.count
