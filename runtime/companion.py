@@ -27,6 +27,8 @@ from .tokenizer import Tokenizer, load_tokenizer
 
 # Encoders of different requests that may run at a time.
 ENCODERS = 4
+# What drafting runs of a bundle, which may hold more.
+NEEDED = ("features", "encode", "decode")
 
 
 class Companion:
@@ -66,8 +68,9 @@ class Companion:
             Side.of(target.manifest, tokenizers), Side.of(bundle.manifest, ours)
         )
         engine = Engine(bundle, device_named(device), options)
-        for component in ["decode"] if shared else list(bundle.manifest.components):
-            engine.session(component)
+        for component in ("decode",) if shared else NEEDED:
+            if component in bundle.manifest.components:
+                engine.session(component)
         return cls(engine, translation, shared=shared)
 
     def encode_ids(self, ids: Sequence[int]) -> Future[Memory] | None:
