@@ -11,6 +11,7 @@ from edgegen.errors import InputError
 from edgegen.runtime.drafters import DRAFTERS
 from edgegen.runtime.drafters.base import Context, Materials
 from edgegen.runtime.drafters.lookup import Lookup
+from edgegen.runtime.drafters.suffix import Suffix
 
 END = 0
 
@@ -97,8 +98,24 @@ def test_lookup_of_impossible_sizes_is_refused() -> None:
         Lookup(longest=2, shortest=3)
 
 
+def test_lookup_and_suffix_propose_alike_where_both_are_sure() -> None:
+    """Longest match, most recent on ties: one by a table of n-grams, one by an automaton."""
+    random = np.random.default_rng(2)
+    for kinds in (2, 4, 9):
+        for _ in range(25):
+            source = random.integers(0, kinds, 25).tolist()
+            text = random.integers(1, kinds, 60).tolist()
+            lookup, suffix = Lookup(frozenset([END]), longest=64), Suffix(frozenset([END]))
+            for length in range(1, len(text) + 1, 1 + int(random.integers(0, 3))):
+                context = Context(source=source, tokens=text[:length])
+                long, short = lookup.draft(context, 64), suffix.draft(context, 64)
+                assert short.evidence == long.evidence
+                # The automaton's draft is as long as its match is strong.
+                assert short.tokens == long.tokens[: 1 + 4 * long.evidence][:40]
+
+
 # Drafters that need no weights; those that do are tried with theirs.
-FREE = ("none", "lookup")
+FREE = (*(name for name in DRAFTERS if name not in ("model", "auto")), "suffix+recycling")
 
 
 @pytest.mark.parametrize("name", FREE)
@@ -111,5 +128,6 @@ def test_a_drafter_keeps_to_its_limit_and_says_its_class(name: str) -> None:
         for limit in (0, 1, 6):
             draft = drafter.draft(Context(source=[1, 2, 3], tokens=text[:length]), limit)
             assert len(draft) <= limit
+            assert not any(draft.tokens[parent] == END for parent in draft.parents if parent >= 0)
             assert all(0 <= token < 9 for token in draft.tokens)
         drafter.commit(length)

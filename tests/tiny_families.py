@@ -220,6 +220,7 @@ def write_bundle(
     formats: tuple[Format, ...] = ("onnx",),
     weight_format: WeightFormat = "fp32",
     defaults: Mapping[str, Any] | None = None,
+    taps: tuple[str, ...] = (),
     **overrides: Any,
 ) -> Path:
     """A bundle of ``CASES[name]`` in ``folder``. ``defaults`` replace fields of its generation
@@ -230,7 +231,7 @@ def write_bundle(
     )
     kind, family = family_of(checkpoint)
     options = ExportOptions(
-        model="tiny", output=folder, formats=formats, weight_format=weight_format
+        model="tiny", output=folder, formats=formats, weight_format=weight_format, taps=taps
     )
     with BundleWriter(folder) as writer:
         written = [

@@ -53,7 +53,7 @@ class Aggressive:
         self._skipped = -1  # tokens of the context before the output; -1 before the first
         self._pointer = 0  # where the source goes on
         self._run = 0  # tokens of the output that stand before the pointer; 0 is a guess
-        self._settled = (0, 0)  # places in source and output up to which all is decided
+        self.settled = (0, 0)  # places in source and output up to which all is decided
 
     @classmethod
     def make(cls, materials: Materials) -> Self:
@@ -100,7 +100,7 @@ class Aggressive:
         else:
             self._pointer, self._run = self._met_again()
         if self._run >= SETTLED:
-            self._settled = (self._pointer, len(self._output))
+            self.settled = (self._pointer, len(self._output))
 
     def _is(self, place: Place, token: int) -> bool:
         return place < len(self._source) and self._source[place] == token
@@ -118,19 +118,19 @@ class Aggressive:
     @property
     def _lost(self) -> int:
         """Tokens since the settled place."""
-        return len(self._output) - self._settled[1]
+        return len(self._output) - self.settled[1]
 
     def _expected(self) -> Place:
         """Where the source goes on if every token since the settled place replaced one."""
-        return self._settled[0] + self._lost
+        return self.settled[0] + self._lost
 
     def _ahead(self, token: int) -> Sequence[Place]:
         places = self._places.get(token, [])
-        return places[bisect_left(places, self._settled[0]) :]
+        return places[bisect_left(places, self.settled[0]) :]
 
     def _stretch(self, place: Place) -> int:
         """How many of the newest tokens stand in the source up to ``place``."""
-        run, bound = 0, place - self._settled[0] + 1
+        run, bound = 0, place - self.settled[0] + 1
         for token in reversed(self._output[-min(LONGEST, bound) :]):
             if self._source[place - run] != token:
                 break
@@ -152,7 +152,7 @@ class Aggressive:
             yield self._pointer, EVIDENT
             if not self._guessing:
                 return
-        expected, (settled, _) = self._expected(), self._settled
+        expected, (settled, _) = self._expected(), self.settled
         for offset, score in GUESSES:
             if expected + offset >= settled:
                 yield expected + offset, score

@@ -12,8 +12,7 @@ class SuffixAutomaton:
 
     ``match_length`` and ``match_place``: the longest suffix of the text that occurred before, and
     the place after its most recent earlier occurrence. ``barred`` is a place nothing may be copied
-    from, such as the end of a part: a suffix whose latest occurrence ends there gives way to a
-    shorter one.
+    from, such as the end of a part: an occurrence that ends there does not count.
     """
 
     def __init__(self, barred: int = -1) -> None:
@@ -35,7 +34,8 @@ class SuffixAutomaton:
             state = self.link[state]
         self.link[self._last] = 0 if state < 0 else self._split(state, token)
         self._match()
-        self._refresh(place)
+        if place + 1 != self._barred:
+            self._refresh(place)
 
     def follow(self, state: int, matched: int, token: int) -> tuple[int, int]:
         """The longest suffix of another text that is a substring of this one, a token later.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +117,6 @@ class DrafterKind(Protocol):
     ``lossless`` is the best class its drafts allow; the verifier in use may lower it.
     """
 
-    lossless: ClassVar[Lossless]
-
-    @classmethod
-    def make(cls, materials: Materials) -> Drafter: ...
+    @property
+    def lossless(self) -> Lossless: ...
+    def make(self, materials: Materials) -> Drafter: ...

@@ -39,10 +39,11 @@ def load_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {name: file[name] for name in shapes}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(f"draft store {path} cannot be read ({error}); delete it.") from error
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in shapes}
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"draft store {path} cannot be read ({why}); delete it.") from error
     counts = {len(array) if array.ndim else -1 for array in found.values()}
     wrong = [
         name
