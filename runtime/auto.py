@@ -33,10 +33,11 @@ CHEAP = 0.1
 # What asking is hoped to bring before it was tried, in plain calls, and how fast it is learnt.
 HOPE, LEARN = 0.1, 0.05
 # A draft that does not seem to pay is tried now and then, this long, after so many tokens: twice
-# as many after each that lost. So is asking itself.
+# as many after each that lost.
 PROBE = 2
 SOONEST, LATEST = 8, 512
-ASKING = -1
+# What asking that brings nothing may go on costing, in plain calls a token.
+CURIOSITY = 0.005
 # Plain steps between two thoughts about asking, which cost microseconds themselves.
 REST = 4
 # What asking took is believed up to so many times what it usually takes.
@@ -77,6 +78,7 @@ class Experience:
         self.pace = Median()
         # What asking has brought of late, in plain calls, and the kind of the last draft.
         self.profit, self.kind = HOPE, 0
+        self.unasked = 0  # tokens since the drafter was asked
         self._probes: dict[int, tuple[int, int]] = {}
 
     def due(self, kind: int) -> bool:
@@ -151,9 +153,10 @@ class Auto:
         cost much to propose."""
         known = self._known
         if known.profit <= 0.0:
-            self._wondering = known.due(ASKING)
-            if not self._wondering:
+            asking = known.silence.value if self._opened else known.first.value
+            if known.unasked * CURIOSITY * self._plain < asking:
                 return 0
+            self._wondering = True
         node = known.node.value
         if node * top <= CHEAP * self._plain:
             return top
@@ -205,8 +208,7 @@ class Auto:
             profit = saved * self._worth - extra - asking
             known.profit += LEARN * (profit / plain - known.profit)
             paid = profit > 0.0
-            if self._wondering:
-                known.probed(ASKING, paid)
+            known.unasked = 0
             if drafted:
                 known.kind = kind_of(facts.draft)
                 known.acceptance.observe(facts.draft, facts.path)
@@ -223,4 +225,5 @@ class Auto:
         with known.lock:
             known.credit = min(KEEP, known.credit + FILL)
             known.tokens += 1
+            known.unasked += 1
         self._worth += DRIFT * (self._plain - self._worth)

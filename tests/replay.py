@@ -1,4 +1,4 @@
-"""Replays texts against a drafter, a budget and a table of costs: seconds by the table, no clock."""
+"""Replays texts against a drafter, a budget and a table of costs: seconds by the table alone."""
 
 from __future__ import annotations
 
