@@ -173,7 +173,9 @@ class RecurrentCache:
         record = variant.cache
         self._limit = limit
         width = record.head_dim
-        self._states: list[Floats] = [np.zeros((1, width), np.float32) for _ in range(record.layers)]
+        self._states: list[Floats] = [
+            np.zeros((1, width), np.float32) for _ in range(record.layers)
+        ]
         # The state after row r is at r modulo TRAIL.
         self._trail: list[Floats] = [
             np.zeros((TRAIL, width), np.float32) for _ in range(record.layers)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .decoder import Decoder
 from .engine import Engine, Memory
+from .generation import Step
 from .options import GenerationOptions
 from .result import Pass, Result
 from .sampling import TokenScore
@@ -77,6 +78,7 @@ def decode(
     record: Record,
 ) -> Generator[str, None, str]:
     """Run one pass of the loop into ``record``; yields pieces, returns the pass's whole text."""
+    started = perf_counter()
     ends = engine.manifest.generation.end
     writer = Writer(tokenizer, (*ends, *opening.hidden), opening.stop)
     generation = engine.generation(
@@ -89,7 +91,8 @@ def decode(
         stop=opening.stop,
     )
     memory = opening.memory or Memory({})
-    steps = []
+    opened = perf_counter()
+    steps: list[Step] = []
     reason: FinishReason = "cancelled"
     try:
         for step in generation.run(opening.prompt, opening.source):
@@ -107,6 +110,7 @@ def decode(
                 tokenize_seconds=opening.tokenize_seconds,
                 features_seconds=memory.features_seconds,
                 encode_seconds=memory.encode_seconds,
+                open_seconds=opened - started,
                 detect_seconds=opening.detect_seconds,
                 steps=tuple(steps),
                 source_tokens=len(opening.source),
