@@ -37,9 +37,9 @@ HOPE, LEARN = 0.1, 0.05
 PROBE = 2
 SOONEST, LATEST = 8, 512
 # What asking that brings nothing may go on costing, in plain calls a token.
-CURIOSITY = 0.005
+CURIOSITY = 0.003
 # Plain steps between two thoughts about asking, which cost microseconds themselves.
-REST = 4
+REST = 16
 # What asking took is believed up to so many times what it usually takes.
 HICCUP = 3.0
 # How fast the worth of a token follows the text, a token.
@@ -65,8 +65,9 @@ class Experience:
     ``credit`` is in plain calls.
     """
 
-    def __init__(self) -> None:
-        self.lock = Lock()
+    def __init__(self, costs: Costs) -> None:
+        self.costs, self.lock = costs, Lock()
+        self._extras: dict[int, list[float]] = {}
         self.acceptance = Acceptance()
         self.credit = START
         self.tokens = 0
@@ -80,6 +81,15 @@ class Experience:
         self.profit, self.kind = HOPE, 0
         self.unasked = 0  # tokens since the drafter was asked
         self._probes: dict[int, tuple[int, int]] = {}
+
+    def extra(self, pending: int) -> list[float]:
+        """Seconds that k = 0... nodes add to a call with ``pending`` other rows."""
+        found = self._extras.get(pending)
+        if found is None:
+            base = self.costs.of(pending)
+            found = [self.costs.of(pending + k) - base for k in range(MOST + 1)]
+            self._extras[pending] = found
+        return found
 
     def due(self, kind: int) -> bool:
         return self.tokens >= self._probes.get(kind, (0, 0))[0]
@@ -107,32 +117,27 @@ class Experience:
 class Auto:
     """The budget of one request; ``most`` bounds a draft. ``balance`` is in seconds."""
 
-    def __init__(self, costs: Costs, experience: Experience, most: int = MOST) -> None:
-        self._costs, self._known, self._most = costs, experience, most
-        self._plain = costs.of(1)
+    def __init__(self, experience: Experience, most: int = MOST) -> None:
+        self._known, self._most = experience, min(most, MOST)
+        self._plain = experience.costs.of(1)
         self._worth = self._plain
-        self._extras = {1: self._extra(1)}
         self.balance = experience.credit * self._plain
         # Of the step under way: nodes proposed (-1: not asked), whether they are verified or asked
         # for only to see.
         self._proposed = -1
         self._probing, self._wondering = False, False
         self._opened = False  # asked at all
-        self._rest = 0  # plain steps before the next thought
-
-    def _extra(self, pending: int) -> list[float]:
-        """What k = 0... nodes add to a call with ``pending`` other rows."""
-        base = self._costs.of(pending)
-        return [self._costs.of(pending + k) - base for k in range(self._most + 1)]
+        # Plain steps before the next thought, and those since the last.
+        self._rest = self._idle = 0
 
     def limit(self, pending: int) -> int:
-        self._proposed, self._probing, self._wondering = -1, False, False
         if self._rest > 0:
             return 0
-        if pending not in self._extras:
-            self._extras[pending] = self._extra(pending)
-        extra, known = self._extras[pending], self._known
+        self._settle()
+        self._proposed, self._probing, self._wondering = -1, False, False
+        known = self._known
         with known.lock:
+            extra = known.extra(pending)
             top = self._affordable(extra, self._most)
             asked = self._worthwhile(extra, top) if top > 0 else 0
         self._proposed = 0 if asked else -1
@@ -179,8 +184,9 @@ class Auto:
         self._proposed = len(draft)
         if not self._proposed:
             return 0
-        extra, known = self._extras[pending], self._known
+        known = self._known
         with known.lock:
+            extra = known.extra(pending)
             top = self._affordable(extra, min(self._proposed, self._most))
             count, _ = self._best(known.acceptance.nodes(draft), extra, top)
             if not count and top > 0 and known.due(kind_of(draft)):
@@ -190,13 +196,14 @@ class Auto:
 
     def observe(self, facts: Facts) -> None:
         if self._proposed < 0:
-            self._plainly()
+            self._rest -= 1
+            self._idle += 1
             return
         plain, drafted, saved = self._plain, len(facts.draft), facts.kept
         tokens = saved + 1
-        extra = self._extras[facts.pending][drafted] if drafted else 0.0
         known = self._known
         with known.lock:
+            extra = known.extra(facts.pending)[drafted]
             if facts.pending == 1:
                 known.pace.add(facts.decode_seconds / (plain + extra))
             first, self._opened = not self._opened, True
@@ -218,12 +225,13 @@ class Auto:
         now = (plain + extra + asking) / tokens
         self._worth = min(plain, self._worth * share + now * (1.0 - share))
 
-    def _plainly(self) -> None:
-        """A step without a question."""
-        known, self._rest = self._known, self._rest - 1
-        self.balance += FILL * self._plain
-        with known.lock:
-            known.credit = min(KEEP, known.credit + FILL)
-            known.tokens += 1
-            known.unasked += 1
-        self._worth += DRIFT * (self._plain - self._worth)
+    def _settle(self) -> None:
+        """Book the steps without a question since the last thought."""
+        known, idle, self._idle = self._known, self._idle, 0
+        if idle:
+            self.balance += FILL * self._plain * idle
+            with known.lock:
+                known.credit = min(KEEP, known.credit + FILL * idle)
+                known.tokens += idle
+                known.unasked += idle
+            self._worth += (1.0 - (1.0 - DRIFT) ** idle) * (self._plain - self._worth)

@@ -49,8 +49,10 @@ class Speculation:
         if self.costs is None:
             return Fixed(0 if name == "auto" else DEFAULT_DRAFT_LENGTH)
         with self._lock:
-            learnt = self._learnt.setdefault(name, Experience())
-        return Auto(self.costs, learnt, min(asked or MOST, MOST))
+            learnt = self._learnt.get(name)
+            if learnt is None or learnt.costs != self.costs:
+                learnt = self._learnt[name] = Experience(self.costs)
+        return Auto(learnt, asked or MOST)
 
     def note(self, options: GenerationOptions) -> str:
         """What a result must say of how it was speculated; empty where nothing is."""

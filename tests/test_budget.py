@@ -63,12 +63,12 @@ def spend(
     asking: float = 5e-6,
 ) -> list[Spent]:
     """One pipeline's requests, one after another."""
-    experience = Experience()
+    experience = Experience(costs)
     return [
         replay(
             trace,
             make(),
-            budget(experience) if budget else Auto(costs, experience),
+            budget(experience) if budget else Auto(experience),
             costs,
             lambda nodes: asking,
         )
@@ -178,12 +178,13 @@ def test_a_text_that_turns_into_a_copy_is_noticed() -> None:
 
 
 def test_what_one_request_taught_serves_the_next() -> None:
-    costs, experience = TABLES["135 M, 8 bits"], Experience()
+    costs = TABLES["135 M, 8 bits"]
+    experience = Experience(costs)
     trace = TRACES["proofread"][0]
-    first = replay(trace, drafter(), Auto(costs, experience), costs)
+    first = replay(trace, drafter(), Auto(experience), costs)
     for other in TRACES["proofread"][1:6]:
-        replay(other, drafter(), Auto(costs, experience), costs)
-    later = replay(trace, drafter(), Auto(costs, experience), costs)
+        replay(other, drafter(), Auto(experience), costs)
+    later = replay(trace, drafter(), Auto(experience), costs)
     assert later.seconds <= first.seconds
 
 
@@ -208,7 +209,7 @@ def test_a_flat_table_drafts_all_it_may() -> None:
 
 def test_a_count_asked_for_is_the_most() -> None:
     costs = TABLES["flat"]
-    spent = spend(TRACES["proofread"][:3], costs, lambda known: Auto(costs, known, most=3))
+    spent = spend(TRACES["proofread"][:3], costs, lambda known: Auto(known, most=3))
     for one in spent:
         assert one.drafted <= 3 * one.calls
 
