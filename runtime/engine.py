@@ -201,7 +201,13 @@ class Engine:
             budget=self.speculation.budget(options),
             logprobs=options.logprobs,
             noise=noise_of(self, options),
+            plain_layout=self._plain_layout(options),
         )
+
+    def _plain_layout(self, options: GenerationOptions) -> bool:
+        """Whether a tree's rows off its first path could differ from plain decoding's by a bit."""
+        recurrent = self.variants["decode"].cache.kind == "recurrent"
+        return not recurrent and VERIFIERS[options.verifier].lossless == "sample-identical"
 
     def _store(self, options: GenerationOptions) -> Path | None:
         """This bundle's part of the folder: what was learned of one target is not another's."""

@@ -16,6 +16,7 @@ from .decoder import PREFILL_CHUNK, Scores
 from .drafters.base import Context, Drafter, Learner, Rows
 from .filters import LogitsFilter
 from .history import HistoryBuffer
+from .layout import decided, spine_first
 from .margin import Call, Margin
 from .sampling import Sampler, TokenScore, log_probabilities
 from .stopping import Cut, Stopping
@@ -59,6 +60,7 @@ class Generation:
 
     ``logprobs`` as in ``GenerationOptions``: of the row after filters, before temperature.
     ``noise`` bounds what other rows of a call change a logit by, as a share of its row's largest.
+    ``plain_layout`` lets only rows laid as plain decoding lays them decide (see ``layout``).
     """
 
     target: Target
@@ -70,13 +72,15 @@ class Generation:
     budget: Budget = field(default_factory=Fixed)
     logprobs: int | None = None
     noise: float = 0.0
+    plain_layout: bool = False
+    _left: tuple[int, ...] = field(default=(), init=False)
     _margin: Margin | None = field(default=None, init=False)
     _said: Rows | None = field(default=None, init=False)
 
     def run(self, prompt: Sequence[int], source: Sequence[int] = ()) -> Iterator[Step]:
         """Steps until the text ends. ``prompt`` holds at least one token not in the cache yet."""
         history, tokens = HistoryBuffer(prompt, source), list(prompt)
-        self._said = None
+        self._said, self._left = None, ()
         self._margin = Margin(self.noise, self.target, len(prompt)) if self.noise else None
         while True:
             step = self._step(tokens, source, history)
@@ -140,9 +144,12 @@ class Generation:
         )
 
     def _verify(self, draft: Draft, rows: LogitRows, call: Call) -> Verdict:
-        if self._margin is None:
-            return self.verifier.verify(draft, rows)
-        return self.verifier.verify(draft, self._margin.watch(rows, self.sampler, call))
+        if self._margin is not None:
+            return self.verifier.verify(draft, self._margin.watch(rows, self.sampler, call))
+        verdict = self.verifier.verify(draft, rows)
+        if self.plain_layout:
+            verdict, self._left = decided(draft, verdict)
+        return verdict
 
     def _prefill(self, tokens: Sequence[int]) -> None:
         """Feed all but the last chunk of a long prompt; their logits are not asked for."""
@@ -155,10 +162,14 @@ class Generation:
 
     def _draft(self, tokens: Sequence[int], source: Sequence[int], pending: int) -> Draft:
         limit = min(self.budget.limit(pending), self.stopping.room - 1)
+        left, self._left = self._left, ()
         if limit < 1:
             return NOTHING
+        if left:
+            return Draft.chain(left[:limit])
         draft = self.drafter.draft(Context(source=source, tokens=tokens, rows=self._said), limit)
-        return draft.first(self.budget.trim(draft, pending))
+        draft = draft.first(self.budget.trim(draft, pending))
+        return spine_first(draft) if self.plain_layout else draft
 
     def _scores(
         self, rows: LogitRows, verdict: Verdict, new: Sequence[int]
