@@ -19,10 +19,11 @@ def spine_first(draft: Draft) -> Draft:
     first: dict[int, int] = {}
     for node, parent in enumerate(draft.parents):
         first.setdefault(parent, node)
-    spine, node = [], first.get(-1)
-    while node is not None:
+    spine: list[int] = []
+    node = -1
+    while node in first:
+        node = first[node]
         spine.append(node)
-        node = first.get(node)
     on_spine = frozenset(spine)
     order = [*spine, *(node for node in range(len(draft)) if node not in on_spine)]
     place = {old: new for new, old in enumerate(order)} | {-1: -1}

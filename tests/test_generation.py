@@ -16,11 +16,12 @@ from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.export.options import Format
 from edgegen.runtime.budget import Fixed
+from edgegen.runtime.decoder import PREFILL_CHUNK
 from edgegen.runtime.drafters import DRAFTERS as TABLE
 from edgegen.runtime.drafters.base import Drafter
 from edgegen.runtime.drafters.lookup import Lookup
 from edgegen.runtime.engine import Engine, Memory
-from edgegen.runtime.generation import PREFILL_CHUNK, Step
+from edgegen.runtime.generation import Step
 from edgegen.runtime.options import GenerationOptions
 
 DEVICES: dict[Format, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}

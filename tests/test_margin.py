@@ -96,7 +96,7 @@ def text_of(steps: Sequence[Step]) -> list[int]:
     return [token for step in steps for token in step.tokens]
 
 
-SAMPLERS = {"greedy": Greedy(), "sampled": Sampling(seed=5, temperature=0.7)}
+SAMPLERS: dict[str, Sampler] = {"greedy": Greedy(), "sampled": Sampling(seed=5, temperature=0.7)}
 
 
 @pytest.mark.parametrize("trail", [10**6, 1], ids=["any", "recurrent"])
@@ -105,12 +105,12 @@ SAMPLERS = {"greedy": Greedy(), "sampled": Sampling(seed=5, temperature=0.7)}
 def test_rounding_never_shows_in_the_text(kind: str, way: str, trail: int) -> None:
     for seed in range(6):
         plain = text_of(run(NoDraft(), 0, 0.0, SAMPLERS[way], seed=seed))
-        drafter: Drafter = {
+        drafters: dict[str, Drafter] = {
             "oracle": Oracle([3, 1, 4, *plain]),
             "adversary": Adversary(VOCABULARY, seed),
             "forest": Forest([3, 1, 4, *plain], VOCABULARY, seed),
-        }[kind]
-        steps = run(drafter, 5, BOUND, SAMPLERS[way], trail=trail, seed=seed)
+        }
+        steps = run(drafters[kind], 5, BOUND, SAMPLERS[way], trail=trail, seed=seed)
         assert text_of(steps) == plain
 
 

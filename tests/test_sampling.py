@@ -52,7 +52,7 @@ def warped(logits: Row, temperature: float, top_k: int, top_p: float, min_p: flo
         chain.append(made.MinPLogitsWarper(min_p))
     for warper in chain:
         scores = warper(None, scores)
-    return scores.numpy()
+    return np.asarray(scores.numpy(), np.float32)
 
 
 SETTINGS = [
