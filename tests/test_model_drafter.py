@@ -173,9 +173,7 @@ def test_the_same_model_under_other_ids_is_accepted_whole(folder: Path) -> None:
             assert all(step.accepted == step.drafted for step in result.timings.steps)
 
 
-def test_a_draft_made_for_the_target_reads_its_encoder(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_draft_made_for_the_target_reads_its_encoder(folder: Path, tmp_path: Path) -> None:
     """The first two of three decoder layers: no encoder of its own, the target's memory."""
     whole = t5(num_decoder_layers=3)
     target = bundle(tmp_path / "target", whole)
@@ -268,9 +266,7 @@ def test_rejection_of_drawn_drafts_keeps_the_targets_distribution() -> None:
     assert 0.5 * np.abs(counts / runs - expected).sum() < 2 * floor
 
 
-def two_tokens(
-    target: ToyTarget, model: ToyTarget, prompt: Sequence[int], seed: int
-) -> list[int]:
+def two_tokens(target: ToyTarget, model: ToyTarget, prompt: Sequence[int], seed: int) -> list[int]:
     sampler = Sampling(seed=seed)
     drafter = ModelDrafter(
         DraftModel(
@@ -443,4 +439,3 @@ def test_one_pipeline_drafts_for_several_threads(folder: Path) -> None:
         for thread in threads:
             thread.join()
     assert [found[at] for at in range(4)] == [expected] * 4
-

@@ -206,4 +206,3 @@ def test_a_tokenizer_that_adds_a_space_of_its_own_gets_none() -> None:
     one, other = WORDS[0], WORDS[1]
     whole = legacy.encode(f"{one} {other}", add_special_tokens=False).ids
     assert [*spell(one), *spell(f" {other}")] == whole
-

@@ -51,9 +51,7 @@ def _id(pair: tuple[str, str], vocabulary: Mapping[str, int]) -> int:
     return vocabulary.get("".join(pair), -1)
 
 
-def _splits(
-    token: str, vocabulary: Mapping[str, int], made: set[str]
-) -> list[tuple[str, str]]:
+def _splits(token: str, vocabulary: Mapping[str, int], made: set[str]) -> list[tuple[str, str]]:
     """Ways to make ``token`` of two tokens that can be made themselves."""
 
     def makeable(part: str) -> bool:
@@ -61,7 +59,5 @@ def _splits(
 
     cuts = range(1, len(token))
     return [
-        (token[:at], token[at:])
-        for at in cuts
-        if makeable(token[:at]) and makeable(token[at:])
+        (token[:at], token[at:]) for at in cuts if makeable(token[:at]) and makeable(token[at:])
     ]
