@@ -14,6 +14,8 @@ from tiny_families import VOCABULARY, write_bundle
 
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
+from edgegen.errors import ExportError, InputError
+from edgegen.export.options import ExportOptions
 from edgegen.runtime.budget import Fixed
 from edgegen.runtime.drafters import DRAFTERS
 from edgegen.runtime.drafters.base import Context, Drafter
@@ -238,6 +240,18 @@ def test_a_tapped_bundle_is_plain_where_no_one_wants_the_tap(tmp_path: Path) -> 
     assert "decode+topk" not in tapped.engine.compile_seconds
     weights = {variant.weights for variant in tapped.engine.variants.values()}
     assert len(weights) == 1
+
+
+def test_an_unknown_tap_or_one_nobody_can_make_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="unknown tap 'hidden' .use topk."):
+        ExportOptions(model="tiny", output=tmp_path, taps=("hidden",))
+    with pytest.raises(ExportError, match="taps are made in ONNX graphs only"):
+        ExportOptions(model="tiny", output=tmp_path, taps=("topk",), formats=("openvino",))
+
+
+def test_a_store_is_a_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="draft_store must be a Path or None, got 5"):
+        GenerationOptions(draft_store=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", ["recycling", "trigram", "suffix+trigram"])
