@@ -46,8 +46,12 @@ MARKDOWN: tuple[tuple[str, int], ...] = (
     ("bundle_mb", 1),
     ("draft_acceptance_rate", 3),
     ("mean_acceptance_length", 2),
+    ("acceptance_histogram", 0),
+    ("draft_ms", 2),
+    ("verify_ms", 2),
     ("speedup", 2),
     ("identical_to_plain", 0),
+    ("lossless", 0),
     ("repeatable", 0),
 )
 

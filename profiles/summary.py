@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ TIMES = (
     "e2e_ms",
     "host_us",
     "rtfx",
+    "draft_ms",
+    "verify_ms",
 )
 PERCENTILES = (50, 95, 99)
 
@@ -80,6 +83,8 @@ class Summary:
     repetitions: int
     draft_tokens_proposed: int
     draft_tokens_accepted: int
+    # Of the steps that drafted, over all repetitions, how many accepted 0, 1, 2... tokens.
+    acceptance_histogram: tuple[int, ...]
     steps: int
     # Whether every repetition of a source, warm-ups included, emitted the same tokens.
     repeatable: bool
@@ -139,6 +144,9 @@ class Summary:
             "draft_tokens_accepted": self.draft_tokens_accepted,
             "draft_acceptance_rate": self.draft_acceptance_rate,
             "mean_acceptance_length": self.mean_acceptance_length,
+            "acceptance_histogram": " ".join(
+                f"{length}:{count}" for length, count in enumerate(self.acceptance_histogram)
+            ),
             "speedup": told.speedup if told else None,
             "identical_to_plain": told.identical if told else None,
             "repeatable": self.repeatable,
@@ -170,11 +178,16 @@ def summarise(run: Run, case: Case, drafter: str) -> Summary:
         repetitions=len({request.repetition for request in counted}),
         draft_tokens_proposed=sum(one.draft_tokens_proposed for one in timings),
         draft_tokens_accepted=sum(one.draft_tokens_accepted for one in timings),
+        acceptance_histogram=_sum(one.acceptance_histogram for one in timings),
         steps=sum(len(one.steps) for one in timings),
         repeatable=all(len(texts) == 1 for texts in _texts(mine).values()),
         lossless=mine[0].lossless if mine else "",
         speculation=_against_plain(case, drafter),
     )
+
+
+def _sum(histograms: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(sum(counts) for counts in zip_longest(*histograms, fillvalue=0))
 
 
 def token_gaps(timings: Timings) -> list[float]:

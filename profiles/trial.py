@@ -41,7 +41,8 @@ def run(trial: Trial, started_seconds: float = 0.0) -> Run:
     for the trial. Raises what ``load`` and ``generate`` raise."""
     gc.collect()
     before = memory.sample()
-    pipeline = _open(trial)
+    speculates = any(drafter != "none" for drafter in trial.drafters)
+    pipeline = _open(trial, calibrate=speculates)
     after = memory.sample()
     with pipeline:
         task = pipeline.task
@@ -69,7 +70,7 @@ def run(trial: Trial, started_seconds: float = 0.0) -> Run:
     )
 
 
-def _open(trial: Trial, cache_dir: Path | None = None) -> Pipeline:
+def _open(trial: Trial, cache_dir: Path | None = None, *, calibrate: bool = False) -> Pipeline:
     return load(
         trial.bundle,
         trial.device,
@@ -77,6 +78,7 @@ def _open(trial: Trial, cache_dir: Path | None = None) -> Pipeline:
         precision=trial.precision,
         exact=trial.exact,
         cache_dir=cache_dir,
+        calibrate=calibrate,
     )
 
 

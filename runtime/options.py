@@ -67,9 +67,10 @@ class GenerationOptions:
     task: Task | None = None
     # Whether a speech model is to write timestamps.
     timestamps: bool = False
-    # Which drafter speculates; "none" is plain decoding. Only `verifier` can change the text.
-    draft: str = "none"
-    # Draft tokens a step; None lets the calibration decide.
+    # Which drafter speculates. "auto" drafts where that pays by the pipeline's calibration, and not
+    # at all without one; "none" is plain decoding. Only `verifier` can change the text.
+    draft: str = "auto"
+    # Draft tokens a step; None lets the calibration decide. For "auto" it is the most.
     num_assistant_tokens: int | None = None
     # A draft model stops after a token less likely than this; 0 never stops it.
     assistant_confidence_threshold: float = 0.0

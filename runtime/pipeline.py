@@ -183,10 +183,11 @@ def load(
     task: Task = TASKS[bundle.manifest.task](engine, tokenizers)
     for component in bundle.manifest.components:
         engine.session(component)
+    seconds = perf_counter() - start
     if calibrate:
         store = Store((cache_dir or user_cache()) / "calibration")
         engine.speculation.calibrate(engine, store, warn)
-    return Pipeline(engine, task, perf_counter() - start)
+    return Pipeline(engine, task, seconds)
 
 
 def user_cache() -> Path:

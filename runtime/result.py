@@ -5,6 +5,7 @@ Times are kept raw, per pass and step; every rate is a property (docs/metrics.md
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -134,6 +135,32 @@ class Timings:
         steps = self.steps
         return 1.0 + self.draft_tokens_accepted / len(steps) if steps else 0.0
 
+    @property
+    def acceptance_histogram(self) -> tuple[int, ...]:
+        """Of the steps that drafted, how many accepted 0, 1, 2... tokens; empty where none did."""
+        counts = Counter(step.accepted for step in self.steps if step.drafted)
+        return tuple(counts[length] for length in range(max(counts, default=-1) + 1))
+
+    @property
+    def draft_ms(self) -> float:
+        """All time spent on asking drafters, in vain too."""
+        return 1e3 * sum(step.draft_seconds for step in self.steps)
+
+    @property
+    def verify_ms(self) -> float:
+        """Decode calls that verified a draft."""
+        return 1e3 * sum(step.decode_seconds for step in self.steps if step.drafted)
+
+    @property
+    def reruns(self) -> int:
+        """Rows decided anew because rounding might have decided them."""
+        return sum(step.reruns for step in self.steps)
+
+    @property
+    def flips(self) -> int:
+        """Rows that rounding had decided."""
+        return sum(step.flips for step in self.steps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
@@ -149,6 +176,7 @@ class Segment:
 class Result:
     """``tokens`` hold the end token when the model wrote one; ``text`` never does.
 
+    ``speculation`` says what a caller should know of how drafts were used, such as why none were.
     ``logprobs`` has one entry a token when asked for. ``segments`` and ``language`` are a speech
     model's. ``lossless`` is the class of what was run against plain decoding.
     """
@@ -158,6 +186,7 @@ class Result:
     finish_reason: FinishReason
     timings: Timings
     lossless: Lossless
+    speculation: str = ""
     logprobs: tuple[TokenScore, ...] = ()
     segments: tuple[Segment, ...] = ()
     language: str | None = None

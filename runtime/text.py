@@ -45,6 +45,7 @@ class TextTask:
                 passes=tuple(record.passes), wall_seconds=perf_counter() - record.started
             ),
             lossless=self.engine.lossless(options),
+            speculation=self.engine.speculation.note(options),
             logprobs=tuple(record.scores),
             warnings=tuple(record.warnings),
         )

@@ -84,6 +84,7 @@ class Transcription:
                 audio_seconds=self._seconds(position if self._stopped else recording.heard),
             ),
             lossless=self.engine.lossless(self.options),
+            speculation=self.engine.speculation.note(self.options),
             logprobs=tuple(record.scores),
             segments=tuple(self.segments),
             language=self.language,

@@ -202,7 +202,7 @@ Drafter = Annotated[
     option(
         "--draft", panel=DRAFT, metavar="NAME",
         help=f"Drafter that guesses ahead, for speed: {', '.join(DRAFTERS)}. The text stays the "
-        "same. Default: none, or model with --draft-model.",
+        "same. Default: auto, which drafts only where that pays here, or model with --draft-model.",
     ),
 ]  # fmt: skip
 DraftModel = Annotated[
@@ -362,6 +362,7 @@ def generate(typed: dict[str, Any]) -> None:
         draft_model=typed["draft_model"],
         draft_device=typed["draft_device"],
         draft_threads=typed["draft_threads"],
+        calibrate=options.draft != "none",
     ) as pipeline:
         output.check_bundle(pipeline.bundle.manifest, options)
         for item in inputs(given, pipeline.bundle.manifest):
