@@ -101,7 +101,8 @@ def run_all(
     runs: list[Run] = []
     for trial in trials:
         if progress is not None:
-            progress(f"{Path(trial.bundle).name} on {trial.device}, {trial.threads} threads")
+            count = "1 thread" if trial.threads == 1 else f"{trial.threads} threads"
+            progress(f"{Path(trial.bundle).name} on {trial.device}, {count}")
         runs.append(run_apart(trial) if isolate else run(trial))
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -191,8 +191,7 @@ class BundleWriter:
             return
         if MANIFEST_NAME not in on_disk.sizes:
             raise ExportError(
-                f"{self.path} holds {len(found) or len(on_disk.folders)} other things and no "
-                "bundle; name an empty or a new folder."
+                f"{self.path} holds other things and no bundle; name an empty or a new folder."
             )
         foreign = sorted(found - self._listed_in_target() - {MANIFEST_NAME})
         if foreign:
