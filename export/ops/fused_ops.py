@@ -81,17 +81,15 @@ class FusedOps(OnnxOps):
         """The named matrices quantised and stacked along their outputs."""
         assert self.quantiser is not None
         parts = [self.quantiser.quantise(self.weights[name]) for name in names]
-        first = parts[0]
         if len({part.block for part in parts}) > 1:
-            first = parts[0]
             parts = [self.quantiser.requantise(self.weights[name]) for name in names]
         return Blocks(
             codes=np.concatenate([part.codes for part in parts]),
             scales=np.concatenate([part.scales for part in parts]),
             zeros=np.concatenate([part.zeros for part in parts]),
             block=parts[0].block,
-            bits=first.bits,
-            origin=first.origin,
+            bits=parts[0].bits,
+            origin=parts[0].origin,
         )
 
     def quantised_tensors(self, name: str, blocks: Blocks, rows_shape: bool) -> list[str]:

@@ -30,24 +30,27 @@ class Rope:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfAttention:
-    """Projections ``[heads * head_dim, width]`` and their numbers.
-
-    ``window`` keeps the last ``window`` positions, the query's own included; 0 keeps all.
-    """
+class Attention:
+    """Projections ``[heads * head_dim, width]``, their biases where there are any, and numbers."""
 
     q: str
     k: str
     v: str
     o: str
     heads: int
-    kv_heads: int
     head_dim: int
     scale: float
     q_bias: str | None = None
     k_bias: str | None = None
     v_bias: str | None = None
     o_bias: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfAttention(Attention):
+    """``window`` keeps the last ``window`` positions, the query's own included; 0 keeps all."""
+
+    kv_heads: int
     rope: Rope | None = None
     q_norm: Norm | None = None
     k_norm: Norm | None = None
@@ -63,20 +66,8 @@ class SelfAttention:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrossAttention:
-    """Query and output projections; ``k`` and ``v`` are applied in the encode graph."""
-
-    q: str
-    k: str
-    v: str
-    o: str
-    heads: int
-    head_dim: int
-    scale: float
-    q_bias: str | None = None
-    k_bias: str | None = None
-    v_bias: str | None = None
-    o_bias: str | None = None
+class CrossAttention(Attention):
+    """``k`` and ``v`` are applied in the encode graph, ``q`` and ``o`` in the decode graph."""
 
 
 @dataclass(frozen=True, kw_only=True)

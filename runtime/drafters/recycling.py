@@ -13,12 +13,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from edgegen.errors import InputError
-
 from ..verify import Draft, Lossless
 from .base import Context, Materials, Rows
 from .growth import Successor, grow
-from .store import load_arrays, save_arrays
+from .store import check_vocabulary, load_arrays, save_arrays
 from .topk import KEPT, top_of
 
 # How often the true successor was at a rank, before anything was seen; the rest is in no row.
@@ -124,12 +122,7 @@ class Recycling:
         if found is None:
             return
         tokens, rows = found["tokens"], found["successors"]
-        largest = max(tokens.max(initial=-1), rows.max(initial=-1))
-        if largest >= self._vocabulary:
-            raise InputError(
-                f"draft store {file}: it has token {largest} and the vocabulary "
-                f"{self._vocabulary}; it belongs to another bundle: delete it."
-            )
+        check_vocabulary(file, self._vocabulary, tokens, rows)
         self.table = {
             token: [after for after in row if after >= 0]
             for token, row in zip(tokens.tolist(), rows.tolist(), strict=True)

@@ -56,3 +56,13 @@ def load_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -
             "writes; delete it."
         )
     return found
+
+
+def check_vocabulary(path: Path, vocabulary: int, *ids: NDArray[Any]) -> None:
+    """Raises ``InputError`` when a stored id is beyond the vocabulary."""
+    largest = max(array.max(initial=-1) for array in ids)
+    if largest >= vocabulary:
+        raise InputError(
+            f"draft store {path}: it has token {largest} and the vocabulary {vocabulary}; "
+            "it belongs to another bundle: delete it."
+        )

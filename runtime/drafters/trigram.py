@@ -15,12 +15,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.errors import InputError
-
 from ..verify import Draft, Lossless
 from .base import Context, Materials, Rows
 from .growth import Successor, grow
-from .store import load_arrays, save_arrays
+from .store import check_vocabulary, load_arrays, save_arrays
 from .topk import top_of
 
 Bigram = tuple[int, int]
@@ -146,12 +144,7 @@ class Trigram:
         if found is None:
             return
         pairs, successors = found["pairs"], found["successors"]
-        largest = max(pairs.max(initial=-1), successors.max(initial=-1))
-        if largest >= self._vocabulary:
-            raise InputError(
-                f"draft store {file}: it has token {largest} and the vocabulary "
-                f"{self._vocabulary}; it belongs to another bundle: delete it."
-            )
+        check_vocabulary(file, self._vocabulary, pairs, successors)
         rows: Any = zip(successors.tolist(), found["weights"].tolist(), strict=True)
         for (first, second), (tokens, weights) in zip(pairs.tolist(), rows, strict=True):
             self.table[first, second] = {
