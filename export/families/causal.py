@@ -7,7 +7,7 @@ transformers' ``models/llama`` and ``models/gemma3`` (arXiv 2302.13971, 2503.197
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import Activation, FeedForward, Norm, Rope, SelfAttention
 from .base import Family, Shape, end_ids
+from .naming import Naming
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class Causal(Family):
         if name not in ACTIVATIONS:
             raise CheckpointError(f"activation {name!r} is not known for {checkpoint.model_type}.")
         self.activation: Activation = ACTIVATIONS[name]
+        self.naming = Naming(known=checkpoint.weights, o="o_proj")
         self.table = "model.embed_tokens.weight"
         untied = "lm_head.weight" in checkpoint.weights and not config.get("tie_word_embeddings")
         self.output_table = "lm_head.weight" if untied else self.table
@@ -127,34 +129,25 @@ class Causal(Family):
 
     def attention(self, i: int) -> SelfAttention:
         at = f"model.layers.{i}.self_attn"
-        biased = f"{at}.q_proj.bias" in self.checkpoint.weights
         size = float(self.config.get("query_pre_attn_scalar") or self.head_dim)
         normed = self.style.head_norms
-        return SelfAttention(
-            q=f"{at}.q_proj.weight",
-            k=f"{at}.k_proj.weight",
-            v=f"{at}.v_proj.weight",
-            o=f"{at}.o_proj.weight",
-            q_bias=f"{at}.q_proj.bias" if biased else None,
-            k_bias=f"{at}.k_proj.bias" if biased else None,
-            v_bias=f"{at}.v_proj.bias" if biased else None,
-            o_bias=f"{at}.o_proj.bias" if f"{at}.o_proj.bias" in self.checkpoint.weights else None,
-            heads=self.heads,
-            kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
-            scale=size**-0.5,
+        plain = self.naming.self_attention(
+            at, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim, scale=size**-0.5
+        )
+        return replace(
+            plain,
             rope=self.rope(i),
-            q_norm=self.norm(f"layers.{i}.self_attn.q_norm") if normed else None,
-            k_norm=self.norm(f"layers.{i}.self_attn.k_norm") if normed else None,
+            q_norm=self.naming.rms_norm(at, "q_norm", self.eps) if normed else None,
+            k_norm=self.naming.rms_norm(at, "k_norm", self.eps) if normed else None,
             window=int(self.config.get("sliding_window") or 0) if self.is_local(i) else 0,
         )
 
     def feed_forward(self, i: int) -> FeedForward:
-        at = f"model.layers.{i}.mlp"
-        return FeedForward(
-            gate=f"{at}.gate_proj.weight",
-            up=f"{at}.up_proj.weight",
-            down=f"{at}.down_proj.weight",
+        return self.naming.feed_forward(
+            f"model.layers.{i}.mlp",
+            up="up_proj",
+            gate="gate_proj",
+            down="down_proj",
             activation=self.activation,
         )
 

@@ -13,6 +13,7 @@ from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape, end_ids
+from .naming import Naming
 
 START = -1  # an all-zero embedding
 # Longer sentences are cut at clauses: these models were trained on single sentences.
@@ -38,6 +39,15 @@ class MarianSsru(Family):
         self.width = int(self.config["d_model"])
         self.heads = int(self.config["num_heads"])
         self.eps = float(self.config.get("layer_norm_eps", 1e-6))
+        self.naming = Naming(
+            known=checkpoint.weights,
+            q="q",
+            k="k",
+            v="v",
+            o="o",
+            weight="{at}_W{part}",
+            bias="{at}_b{part}",
+        )
 
     @property
     def shape(self) -> Shape:
@@ -57,46 +67,14 @@ class MarianSsru(Family):
         return Norm(weight=f"{name}_scale", bias=f"{name}_bias", eps=self.eps, kind="layer")
 
     def feed_forward(self, at: str) -> FeedForward:
-        return FeedForward(
-            up=f"{at}_W1",
-            up_bias=f"{at}_b1",
-            down=f"{at}_W2",
-            down_bias=f"{at}_b2",
-            activation="relu",
-        )
+        return self.naming.feed_forward(at, up="1", down="2", activation="relu")
 
     def self_attention(self, at: str) -> SelfAttention:
-        dim = self.width // self.heads
-        return SelfAttention(
-            q=f"{at}_Wq",
-            k=f"{at}_Wk",
-            v=f"{at}_Wv",
-            o=f"{at}_Wo",
-            q_bias=f"{at}_bq",
-            k_bias=f"{at}_bk",
-            v_bias=f"{at}_bv",
-            o_bias=f"{at}_bo",
-            heads=self.heads,
-            kv_heads=self.heads,
-            head_dim=dim,
-            scale=dim**-0.5,
-        )
+        return self.naming.self_attention(at, heads=self.heads, head_dim=self.width // self.heads)
 
     def cross_attention(self, i: int) -> CrossAttention:
-        at, dim = f"decoder_l{i + 1}_context", self.width // self.heads
-        return CrossAttention(
-            q=f"{at}_Wq",
-            k=f"{at}_Wk",
-            v=f"{at}_Wv",
-            o=f"{at}_Wo",
-            q_bias=f"{at}_bq",
-            k_bias=f"{at}_bk",
-            v_bias=f"{at}_bv",
-            o_bias=f"{at}_bo",
-            heads=self.heads,
-            head_dim=dim,
-            scale=dim**-0.5,
-        )
+        at = f"decoder_l{i + 1}_context"
+        return self.naming.cross_attention(at, heads=self.heads, head_dim=self.width // self.heads)
 
     def placed(self, ops: Ops[V], rows: V, positions: V) -> V:
         """Scaled embeddings plus sinusoids: sines, then cosines (marian, transformer.h)."""

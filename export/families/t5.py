@@ -26,6 +26,7 @@ from ..ops.specs import (
     SelfAttention,
 )
 from .base import Family, Shape, end_ids
+from .naming import Naming
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": "relu",
@@ -48,6 +49,7 @@ class T5(Family):
         self.decoder_layers = int(config.get("num_decoder_layers") or self.encoder_layers)
         self.heads, self.head_dim = int(config["num_heads"]), int(config["d_kv"])
         self.eps = float(config.get("layer_norm_epsilon", 1e-6))
+        self.naming = Naming(known=checkpoint.weights, q="q", k="k", v="v", o="o")
         projection = str(config.get("feed_forward_proj", "relu"))
         self.gated = projection.startswith("gated-")
         name = projection.removeprefix("gated-")
@@ -129,35 +131,18 @@ class T5(Family):
 
     def self_attention(self, side: str, i: int) -> SelfAttention:
         at = f"{side}.block.{i}.layer.0.SelfAttention"
-        return SelfAttention(
-            q=f"{at}.q.weight",
-            k=f"{at}.k.weight",
-            v=f"{at}.v.weight",
-            o=f"{at}.o.weight",
-            heads=self.heads,
-            kv_heads=self.heads,
-            head_dim=self.head_dim,
-            scale=1.0,
-        )
+        return self.naming.self_attention(at, heads=self.heads, head_dim=self.head_dim, scale=1.0)
 
     def cross_attention(self, i: int) -> CrossAttention:
         at = f"decoder.block.{i}.layer.1.EncDecAttention"
-        return CrossAttention(
-            q=f"{at}.q.weight",
-            k=f"{at}.k.weight",
-            v=f"{at}.v.weight",
-            o=f"{at}.o.weight",
-            heads=self.heads,
-            head_dim=self.head_dim,
-            scale=1.0,
-        )
+        return self.naming.cross_attention(at, heads=self.heads, head_dim=self.head_dim, scale=1.0)
 
     def feed_forward(self, side: str, i: int) -> FeedForward:
-        at = f"{side}.block.{i}.layer.{1 if side == 'encoder' else 2}.DenseReluDense"
-        return FeedForward(
-            up=f"{at}.wi_1.weight" if self.gated else f"{at}.wi.weight",
-            gate=f"{at}.wi_0.weight" if self.gated else None,
-            down=f"{at}.wo.weight",
+        return self.naming.feed_forward(
+            f"{side}.block.{i}.layer.{1 if side == 'encoder' else 2}.DenseReluDense",
+            up="wi_1" if self.gated else "wi",
+            gate="wi_0" if self.gated else None,
+            down="wo",
             activation=self.activation,
         )
 

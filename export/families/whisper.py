@@ -16,6 +16,7 @@ from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape, end_ids
+from .naming import Naming
 
 SAMPLE_RATE, WINDOW_SECONDS = 16000, 30
 WINDOW, HOP = 400, 160
@@ -33,6 +34,7 @@ class Whisper(Family):
         super().__init__(checkpoint)
         self.width = int(self.config["d_model"])
         self.bins = int(self.config.get("num_mel_bins", 80))
+        self.naming = Naming(known=checkpoint.weights)
         self.said: dict[str, Any] = {**self.config, **checkpoint.generation}
 
     @property
@@ -94,44 +96,14 @@ class Whisper(Family):
         return Norm(weight=f"model.{name}.weight", bias=f"model.{name}.bias", eps=EPS, kind="layer")
 
     def self_attention(self, at: str, heads: int) -> SelfAttention:
-        dim = self.width // heads
-        return SelfAttention(
-            q=f"{at}.q_proj.weight",
-            k=f"{at}.k_proj.weight",
-            v=f"{at}.v_proj.weight",
-            o=f"{at}.out_proj.weight",
-            q_bias=f"{at}.q_proj.bias",
-            v_bias=f"{at}.v_proj.bias",
-            o_bias=f"{at}.out_proj.bias",
-            heads=heads,
-            kv_heads=heads,
-            head_dim=dim,
-            scale=dim**-0.5,
-        )
+        return self.naming.self_attention(at, heads=heads, head_dim=self.width // heads)
 
     def cross_attention(self, i: int) -> CrossAttention:
         at, heads = f"model.decoder.layers.{i}.encoder_attn", self.shape.cross_heads
-        return CrossAttention(
-            q=f"{at}.q_proj.weight",
-            k=f"{at}.k_proj.weight",
-            v=f"{at}.v_proj.weight",
-            o=f"{at}.out_proj.weight",
-            q_bias=f"{at}.q_proj.bias",
-            v_bias=f"{at}.v_proj.bias",
-            o_bias=f"{at}.out_proj.bias",
-            heads=heads,
-            head_dim=self.width // heads,
-            scale=(self.width // heads) ** -0.5,
-        )
+        return self.naming.cross_attention(at, heads=heads, head_dim=self.width // heads)
 
     def feed_forward(self, at: str) -> FeedForward:
-        return FeedForward(
-            up=f"{at}.fc1.weight",
-            up_bias=f"{at}.fc1.bias",
-            down=f"{at}.fc2.weight",
-            down_bias=f"{at}.fc2.bias",
-            activation="gelu",
-        )
+        return self.naming.feed_forward(at, up="fc1", down="fc2", activation="gelu")
 
     def encode(self, ops: Ops[V]) -> None:
         x = ops.input("features")
