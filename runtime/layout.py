@@ -16,14 +16,7 @@ def spine_first(draft: Draft) -> Draft:
     """The same tree, the path of first children in front."""
     if draft.is_chain:
         return draft
-    first: dict[int, int] = {}
-    for node, parent in enumerate(draft.parents):
-        first.setdefault(parent, node)
-    spine: list[int] = []
-    node = -1
-    while node in first:
-        node = first[node]
-        spine.append(node)
+    spine = first_path(draft)
     on_spine = frozenset(spine)
     order = [*spine, *(node for node in range(len(draft)) if node not in on_spine)]
     place = {old: new for new, old in enumerate(order)} | {-1: -1}
@@ -34,6 +27,15 @@ def spine_first(draft: Draft) -> Draft:
         draft.evidence,
         draft.voice,
     )
+
+
+def first_path(draft: Draft) -> list[int]:
+    """The nodes one comes by from the root down, always to the first child."""
+    path: list[int] = []
+    for node, parent in enumerate(draft.parents):
+        if parent == (path[-1] if path else -1):
+            path.append(node)
+    return path
 
 
 def decided(draft: Draft, verdict: Verdict) -> tuple[Verdict, tuple[int, ...]]:

@@ -22,6 +22,7 @@ from edgegen.runtime.drafters.base import Context, Drafter
 from edgegen.runtime.drafters.suffix import Corpus
 from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.generation import Step
+from edgegen.runtime.layout import first_path
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.verify import Draft
 
@@ -49,11 +50,7 @@ class AsChain:
 
     def draft(self, context: Context, limit: int) -> Draft:
         found = self.drafter.draft(context, limit)
-        path: list[int] = []
-        for node, parent in enumerate(found.parents):
-            if parent == (path[-1] if path else -1):
-                path.append(node)
-        return Draft.chain([found.tokens[node] for node in path])
+        return Draft.chain([found.tokens[node] for node in first_path(found)])
 
     def commit(self, length: int) -> None:
         self.drafter.commit(length)
