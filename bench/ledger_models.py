@@ -170,7 +170,10 @@ def subject(model: Model, graphs: Graphs) -> Subject:
 
 
 def bundle(checkpoint: str, graphs: Graphs) -> Path:
-    """The bundle in the user's cache, blocks of 32, exported if it is not there."""
+    """The bundle in the user's cache, blocks of 32, exported if it is not there.
+
+    However far its tokens are from the checkpoint's: drafts are held against the bundle's own.
+    """
     form, precision = graphs
     name = checkpoint.removeprefix("pypi:").rpartition("/")[2]
     folder = user_cache() / "bundles" / edgegen.__version__ / f"{name}-{form}-{precision}"
@@ -182,6 +185,7 @@ def bundle(checkpoint: str, graphs: Graphs) -> Path:
                 formats=(form,),
                 weight_format=precision,
                 group_size=32,
+                min_agreement=0.0,
                 command="python bench/ledger.py",
             )
         )
