@@ -5,23 +5,19 @@ Depths, head counts and lengths are unequal on purpose, so that no test passes b
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import tokenizers
+import tiny_causal
 import torch
 from tiny import checkpoint_of, tiny_t5_model
+from tiny_words import END, PAD, UNKNOWN, VOCABULARY, WORDS, Case, Make, tokenizer
 from transformers import (
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     MT5Config,
     MT5ForConditionalGeneration,
     PreTrainedModel,
@@ -32,25 +28,23 @@ from transformers import (
 
 from edgegen.bundle_writer import BundleWriter
 from edgegen.export.build import manifest_of
-from edgegen.export.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
+from edgegen.export.checkpoint import Checkpoint, Origin, Weight
 from edgegen.export.families import family_of
 from edgegen.export.options import ExportOptions, Format, WeightFormat
 from edgegen.export.sources.marian import _shapes  # pyright: ignore[reportPrivateUsage]
 from edgegen.manifest import GenerationDefaults, Tokenizer
 
-PAD, END, UNKNOWN = 0, 1, 2
-WORDS = [a + b + c for a in "bdfgklmnprstvz" for b in "aeiou" for c in ("", "n", "r", "st")]
-VOCABULARY = 3 + len(WORDS)  # <pad>, </s>, <unk>, words
-
-Make = Callable[..., Checkpoint]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A tiny checkpoint of a family. ``make`` takes the configuration's own words."""
-
-    family: str
-    make: Make
+__all__ = [
+    "CASES",
+    "END",
+    "PAD",
+    "UNKNOWN",
+    "VOCABULARY",
+    "WORDS",
+    "Case",
+    "tokenizer",
+    "write_bundle",
+]
 
 
 def _t5(**overrides: Any) -> Make:
@@ -85,56 +79,6 @@ def stirred(
     for tensor in {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}.values():
         is_table = tensor.data_ptr() == table.data_ptr()
         tensor.mul_(0.2 if is_table else 1.8 if tensor.ndim > 1 else 1.0)
-    return model
-
-
-def tiny_llama(**overrides: Any) -> Checkpoint:
-    """Three query heads share a key head."""
-    said: dict[str, Any] = {
-        "vocab_size": VOCABULARY, "hidden_size": 96, "intermediate_size": 160,
-        "num_hidden_layers": 3, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16,
-        "tie_word_embeddings": True, "bos_token_id": UNKNOWN, "eos_token_id": END,
-        "pad_token_id": PAD, "initializer_range": 0.3, **overrides,
-    }  # fmt: skip
-    config = LlamaConfig(**said)
-    torch.manual_seed(2)
-    return checkpoint_of(with_norms(LlamaForCausalLM(config)))
-
-
-LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0, "original_max_position_embeddings": 16,
-}  # fmt: skip
-
-
-def tiny_llama3(**overrides: Any) -> Checkpoint:
-    """A head of its own for each query, an output table of its own, biases, stretched rotations."""
-    return tiny_llama(**{
-        "tie_word_embeddings": False, "num_key_value_heads": 6, "rope_parameters": LLAMA3,
-        "attention_bias": True, "num_hidden_layers": 2, **overrides,
-    })  # fmt: skip
-
-
-def tiny_gemma3(**overrides: Any) -> Checkpoint:
-    """Six local layers with a window of five, one global."""
-    said: dict[str, Any] = {
-        "vocab_size": VOCABULARY, "hidden_size": 96, "intermediate_size": 160,
-        "num_hidden_layers": 7, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32,
-        "sliding_window": 5, "query_pre_attn_scalar": 24, "bos_token_id": UNKNOWN,
-        "eos_token_id": END, "pad_token_id": PAD, "initializer_range": 0.2, **overrides,
-    }  # fmt: skip
-    config = Gemma3TextConfig(**said)
-    torch.manual_seed(3)
-    model = with_norms(Gemma3ForCausalLM(config))
-    model.state_dict()["model.embed_tokens.weight"].mul_(0.1)
-    return checkpoint_of(model)
-
-
-def with_norms(model: PreTrainedModel) -> PreTrainedModel:
-    """Norm weights that are not all one, so that one left out is seen."""
-    for name, tensor in model.state_dict().items():
-        if "norm" in name:
-            tensor.normal_(0.6, 0.3)
     return model
 
 
@@ -189,28 +133,8 @@ CASES: Mapping[str, Case] = {
     "mt5": Case(family="t5", make=tiny_mt5),
     "whisper": Case(family="whisper", make=tiny_whisper),
     "marian-ssru": Case(family="marian-ssru", make=tiny_marian),
-    "llama-grouped": Case(family="causal", make=tiny_llama),
-    "llama-untied-stretched": Case(
-        family="causal",
-        make=tiny_llama3,
-    ),
-    "gemma3": Case(family="causal", make=tiny_gemma3),
+    **tiny_causal.CASES,
 }
-
-
-def tokenizer(end: bool) -> TokenizerFiles:
-    """A word is a token; ``end`` puts the end mark behind a source, as T5's own file does."""
-    words = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
-    words |= {f"▁{word}": 3 + i for i, word in enumerate(WORDS)}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    made.decoder = tokenizers.decoders.Metaspace()
-    made.add_special_tokens(["<pad>", "</s>", "<unk>"])
-    if end:
-        made.post_processor = tokenizers.processors.TemplateProcessing(
-            single="$A </s>", special_tokens=[("</s>", END)]
-        )
-    return TokenizerFiles(kind="tokenizers", data=json.dumps(json.loads(made.to_str())).encode())
 
 
 def write_bundle(

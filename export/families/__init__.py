@@ -12,6 +12,7 @@ FAMILIES: Registry[type[Family]] = Registry(
     "family",
     {
         "t5": "edgegen.export.families.t5:T5",
+        "bart": "edgegen.export.families.bart:Bart",
         "whisper": "edgegen.export.families.whisper:Whisper",
         "marian-ssru": "edgegen.export.families.marian_ssru:MarianSsru",
         "causal": "edgegen.export.families.causal:Causal",
@@ -21,6 +22,7 @@ FAMILIES: Registry[type[Family]] = Registry(
 
 def family_of(checkpoint: Checkpoint) -> tuple[str, Family]:
     """The table's name and the family bound to this checkpoint; ``CheckpointError`` if none is."""
+    refuse_experts(checkpoint)
     known: list[str] = []
     for name in FAMILIES:
         family = FAMILIES[name]
@@ -31,3 +33,14 @@ def family_of(checkpoint: Checkpoint) -> tuple[str, Family]:
         unknown("model type", checkpoint.model_type, known)
         + " docs/extend.md tells how to add a family."
     )
+
+
+def refuse_experts(checkpoint: Checkpoint) -> None:
+    """Layers that choose among feed-forwards are no family's: weights would stay unread."""
+    keys = ("num_experts", "num_local_experts", "n_routed_experts")
+    counts = [int(checkpoint.config.get(key) or 0) for key in keys]
+    if max(counts) > 1:
+        raise CheckpointError(
+            f"{checkpoint.model_type}: a mixture of {max(counts)} experts; expected one "
+            "feed-forward a layer. Take a dense model, such as its family's smaller ones."
+        )

@@ -1,7 +1,8 @@
-"""Decoder-only models of the Llama kind: Llama/SmolLM2 and Gemma 3 (text).
+"""Decoder-only models of the Llama kind, one line of ``STYLES`` each.
 
-What differs between them is a ``Style``: norms, windows, rotary bases. Computation:
-transformers' ``models/llama`` and ``models/gemma3`` (arXiv 2302.13971, 2503.19786).
+What differs between them is a ``Style``: norms, windows, rotary bases; biases are used where the
+checkpoint has them. Computation: transformers' folders of the same names (arXiv 2302.13971,
+2310.06825, 2407.10671, 2503.19786, 2505.09388).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,16 +26,28 @@ from .naming import Naming
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """``sandwich``: a norm after each sublayer too. ``unit_norms``: weights are stored minus 1."""
+    """``sandwich``: a norm after each sublayer too. ``unit_norms``: weights are stored minus 1.
+
+    ``windows``: the layers that see a window where the configuration does not list them: none, all,
+    those from ``max_window_layers`` up, or those that are not rotated.
+    """
 
     sandwich: bool = False
     head_norms: bool = False
     unit_norms: bool = False
     scaled_embeddings: bool = False
+    windows: Literal["none", "all", "upper", "unrotated"] = "none"
+    activation: Activation | None = None  # whatever the configuration says
 
 
 STYLES: Mapping[str, Style] = {
     "llama": Style(),
+    "mistral": Style(windows="all"),
+    "ministral": Style(windows="all"),
+    "qwen2": Style(windows="upper"),
+    "qwen3": Style(windows="upper", head_norms=True),
+    "smollm3": Style(windows="unrotated"),
+    "gemma": Style(unit_norms=True, scaled_embeddings=True, activation="gelu_tanh"),
     "gemma3_text": Style(sandwich=True, head_norms=True, unit_norms=True, scaled_embeddings=True),
 }
 ACTIVATIONS: Mapping[str, Activation] = {
@@ -63,7 +76,10 @@ class Causal(Family):
         name = str(config.get("hidden_activation") or config.get("hidden_act") or "silu")
         if name not in ACTIVATIONS:
             raise CheckpointError(f"activation {name!r} is not known for {checkpoint.model_type}.")
-        self.activation: Activation = ACTIVATIONS[name]
+        self.activation: Activation = self.style.activation or ACTIVATIONS[name]
+        # Qwen and SmolLM 3 name a window they do not use.
+        used = config.get("use_sliding_window", self.style.windows in ("none", "all"))
+        self.window = int(config.get("sliding_window") or 0) if used else 0
         self.naming = Naming(known=checkpoint.weights, o="o_proj")
         self.table = "model.embed_tokens.weight"
         untied = "lm_head.weight" in checkpoint.weights and not config.get("tie_word_embeddings")
@@ -88,14 +104,31 @@ class Causal(Family):
         return found
 
     def is_local(self, i: int) -> bool:
+        """Whether the layer sees a window only: listed, or by rule in older configurations."""
         kinds = self.config.get("layer_types")
-        if kinds:
-            return bool(kinds[i] == "sliding_attention")
+        if not self.window or kinds:
+            return bool(self.window and kinds[i] == "sliding_attention")
         pattern = int(self.config.get("sliding_window_pattern") or 0)
-        return bool(pattern and (i + 1) % pattern)
+        rules = {
+            "none": bool(pattern and (i + 1) % pattern),
+            "all": True,
+            "upper": i >= int(self.config.get("max_window_layers") or 0),
+            "unrotated": not self.is_rotated(i),
+        }
+        return rules[self.style.windows]
 
-    def rope(self, i: int) -> Rope:
+    def is_rotated(self, i: int) -> bool:
+        """SmolLM 3 leaves every fourth layer without positions, or lists those that have them."""
+        listed = self.config.get("no_rope_layers")
+        if listed:
+            return bool(listed[i])
+        interval = int(self.config.get("no_rope_layer_interval") or 0)
+        return not interval or bool((i + 1) % interval)
+
+    def rope(self, i: int) -> Rope | None:
         """transformers 5 keeps parameters by layer kind, older configs in one or two keys."""
+        if not self.is_rotated(i):
+            return None
         local = self.is_local(i)
         said: Any = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
         said = said.get("sliding_attention" if local else "full_attention", said)
@@ -139,7 +172,7 @@ class Causal(Family):
             rope=self.rope(i),
             q_norm=self.naming.rms_norm(at, "q_norm", self.eps) if normed else None,
             k_norm=self.naming.rms_norm(at, "k_norm", self.eps) if normed else None,
-            window=int(self.config.get("sliding_window") or 0) if self.is_local(i) else 0,
+            window=self.window if self.is_local(i) else 0,
         )
 
     def feed_forward(self, i: int) -> FeedForward:
