@@ -147,7 +147,7 @@ class TorchReference:
             "tokens": np.array([tokens]),
             "positions": np.arange(n)[None],
             "past_length": np.array([0]),
-            "slots": np.arange(n)[None],
+            "key_positions": np.arange(n)[None],
             "visible": np.triu(np.full((1, n, n), HIDDEN, np.float32), 1),
             "parents": np.arange(-1, n - 1)[None],
             "logit_rows": np.arange(n),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.devices import Session
+from edgegen.devices.device import Request
 from edgegen.manifest import Variant
 
 from .ops.specs import HIDDEN
@@ -20,10 +21,13 @@ from .ops.specs import HIDDEN
 Array = NDArray[Any]
 
 
-def run(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """One call with the feeds the graph knows; every output copied."""
+def run(
+    session: Session, feeds: Mapping[str, Array], request: Request | None = None
+) -> dict[str, Array]:
+    """One call, on a new request unless one is given, with the feeds the graph knows; every output
+    copied."""
     wanted = {k: np.ascontiguousarray(v) for k, v in feeds.items() if k in names(session)}
-    return {k: v.copy() for k, v in session.request().run(wanted).items()}
+    return {k: v.copy() for k, v in (request or session.request()).run(wanted).items()}
 
 
 def names(session: Session) -> frozenset[str]:
@@ -41,6 +45,8 @@ class Stepper:
         capacity: int = 256,
     ) -> None:
         self.session, self.kind, self.memory = session, variant.cache.kind, dict(memory)
+        # A backend's own memory belongs to its request; others start anew each call.
+        self.request = session.request() if self.kind == "stateful" else None
         self.length = 0
         cache = variant.cache
         heads, dim = cache.heads, cache.head_dim
@@ -48,6 +54,7 @@ class Stepper:
             "append": (("past_key", "past_value"), (1, 0, heads, dim)),
             "in_place": (("key_cache", "value_cache"), (1, heads, capacity + cache.spare, dim)),
             "recurrent": (("state",), (1, dim)),
+            "stateful": ((), ()),
         }
         parts, shape = shapes[self.kind]
         self.cache: dict[str, Array] = {
@@ -75,12 +82,13 @@ class Stepper:
             "tokens": np.array([tokens], np.int64),
             "positions": np.array([depth], np.int64) + past,
             "past_length": np.array([past], np.int64),
-            "slots": np.arange(past, past + n, dtype=np.int64)[None],
+            "key_positions": np.array([[*range(past), *(past + d for d in depth)]], np.int64),
             "visible": visible,
             "parents": np.array([parents], np.int64),
             "logit_rows": np.arange(n, dtype=np.int64),
+            "kept": np.arange(past, dtype=np.int64),
         }
-        found = run(self.session, {**feeds, **self.memory, **self.cache})
+        found = run(self.session, {**feeds, **self.memory, **self.cache}, self.request)
         if stand:
             self.length += n
             self.cache = {name: self._after(name, found) for name in self.cache}

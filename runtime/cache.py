@@ -1,4 +1,4 @@
-"""What a decoder remembers of its text: four kinds behind one protocol.
+"""What a decoder remembers of its text: its kinds behind one protocol.
 
 ``length`` rows stand. After a call over n rows the cache holds ``length`` to ``length + n`` of them
 until ``keep`` says which stay; truncating after a rejected draft, gathering a tree's path and
@@ -21,6 +21,7 @@ FIRST_CAPACITY = 64
 # Rows whose states a recurrent cache can go back to: more than any draft is long.
 TRAIL = 64
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 
 class KVCache(Protocol):
@@ -28,8 +29,11 @@ class KVCache(Protocol):
 
     @property
     def length(self) -> int: ...
-    def before(self, n: int) -> Feeds:
-        """Make room for n rows; the ports to feed that are not bound. Raises ``CacheFull``."""
+    def before(self, n: int, back: int = 1) -> Feeds:
+        """Make room for n rows; the ports to feed that are not bound. Raises ``CacheFull``.
+
+        The rows follow some of the ``back`` last rows that stand.
+        """
         ...
 
     def after(self, outputs: Feeds, n: int) -> None:
@@ -43,6 +47,15 @@ class KVCache(Protocol):
     def reach(self, length: int) -> int:
         """The most rows, at most ``length``, that ``keep`` can go back to."""
         ...
+
+
+def check_room(rows: int, limit: int) -> None:
+    """Raises ``CacheFull`` for more rows than the model has positions; ``limit`` 0 is no limit."""
+    if limit and rows > limit:
+        raise CacheFull(
+            f"the text needs {rows} decoder positions and the model has {limit}; "
+            "ask for fewer new tokens or a shorter prompt."
+        )
 
 
 class _Buffers:
@@ -69,11 +82,7 @@ class _Buffers:
 
     def reserve(self, rows: int) -> bool:
         """Room for ``rows`` in all; True when the array was replaced."""
-        if self.limit and rows > self.limit:
-            raise CacheFull(
-                f"the text needs {rows} decoder positions and the model has {self.limit}; "
-                "ask for fewer new tokens or a shorter prompt."
-            )
+        check_room(rows, self.limit)
         if rows + self.spare <= self.capacity:
             return False
         wanted = max(2 * self.capacity, rows + self.spare)
@@ -112,7 +121,7 @@ class InPlaceCache:
                 self._request.bind(f"{kind}_cache_{i}", memory)
                 self._request.bind(f"{kind}_cache_out_{i}", memory)
 
-    def before(self, n: int) -> Feeds:
+    def before(self, n: int, back: int = 1) -> Feeds:
         if self._buffers.reserve(self.length + n):
             self._bind()
         return {}
@@ -145,7 +154,7 @@ class AppendCache:
     def length(self) -> int:
         return self._buffers.length
 
-    def before(self, n: int) -> Feeds:
+    def before(self, n: int, back: int = 1) -> Feeds:
         self._buffers.reserve(self.length + n)
         array, length = self._buffers.array, self.length
         return {f"past_{name}": array[at, :, :length] for name, at in self._names}
@@ -162,81 +171,134 @@ class AppendCache:
         return min(length, self.length)
 
 
-class RecurrentCache:
-    """A state per layer instead of a text: the state of the last row that stands.
+class StatefulCache:
+    """Keys and values lie in the request; here is only which of its rows stand.
 
-    New rows must be of the latest call. The states of the ``TRAIL`` newest rows are held, and
-    ``keep`` goes back to any of them, or to no rows at all.
+    The next call gathers those and appends its own, so going back, to a tree's path too, is a note.
+    """
+
+    def __init__(self, variant: Variant, request: Request, limit: int = 0) -> None:
+        self._limit = limit
+        self._order: Ints = np.arange(0)  # row of the request by row of the text
+        self.length = 0
+
+    def before(self, n: int, back: int = 1) -> Feeds:
+        check_room(self.length + n, self._limit)
+        return {"kept": self._order[: self.length]}
+
+    def after(self, outputs: Feeds, n: int) -> None:
+        self._order = np.arange(self.length + n)
+
+    def keep(self, length: int, rows: Sequence[int] = ()) -> None:
+        end = length + len(rows)
+        self._order[length:end] = self._order[list(rows)]
+        self.length = end
+
+    def reach(self, length: int) -> int:
+        return min(length, self.length)
+
+
+class RecurrentCache:
+    """A state per layer after each row instead of keys and values.
+
+    The states after the ``TRAIL`` newest rows are held, for calls that follow one of them and for
+    ``keep`` to go back to.
     """
 
     def __init__(self, variant: Variant, request: Request, limit: int = 0) -> None:
         record = variant.cache
-        self._limit = limit
-        width = record.head_dim
-        self._states: list[Floats] = [
-            np.zeros((1, width), np.float32) for _ in range(record.layers)
-        ]
-        # The state after row r is at r modulo TRAIL.
-        self._trail: list[Floats] = [
-            np.zeros((TRAIL, width), np.float32) for _ in range(record.layers)
-        ]
-        self._oldest = 0  # the first row whose state is held
+        self._limit, self._request = limit, request
+        self._shape = record.layers, record.head_dim
         self._names = [f"state_{i}" for i in range(record.layers)]
-        for name, state in zip(self._names, self._states, strict=True):
-            request.bind(name, state)
+        self._outputs = [f"new_{name}" for name in self._names]
+        # States in their rows' order: the oldest held at ``_start``, the newest before ``_end``.
+        self._trail: Floats = np.zeros((record.layers, 2 * TRAIL, record.head_dim), np.float32)
+        self._start, self._end = 0, 1
         self._rows: list[Floats] = []
         self.length = 0
+        self._offer(1)
 
-    def before(self, n: int) -> Feeds:
-        if self._limit and self.length + n > self._limit:
+    def _offer(self, count: int) -> None:
+        """Bind memory for the states a call may follow."""
+        layers, width = self._shape
+        self._offered: Floats = np.zeros((layers, count, width), np.float32)
+        for name, states in zip(self._names, self._offered, strict=True):
+            self._request.bind(name, states)
+
+    def before(self, n: int, back: int = 1) -> Feeds:
+        check_room(self.length + n, self._limit)
+        if back > self._end - self._start:
             raise CacheFull(
-                f"the text needs {self.length + n} decoder positions and the model has "
-                f"{self._limit}; ask for fewer new tokens."
+                f"a recurrent state cannot follow row {self.length - back} of {self.length}: "
+                f"only the last {TRAIL} are held."
             )
+        if back != self._offered.shape[1]:
+            self._offer(back)
+        np.copyto(self._offered, self._trail[:, self._end - back : self._end])
         return {}
 
     def after(self, outputs: Feeds, n: int) -> None:
-        self._rows = [outputs[f"new_{name}"][0] for name in self._names]
+        self._rows = [outputs[name].reshape(n, -1) for name in self._outputs]
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
-        new = [*range(self.length, length), *rows]
-        if not new:
-            self._go_back(length)
-        elif length < self.length or min(new) < self.length:
-            raise CacheFull(f"a recurrent state cannot follow row {min(new)} of {self.length}.")
-        else:
-            self._append(new)
+        if length > self.length:
+            rows = [*range(self.length, length), *rows]
+            length = self.length
+        if length < self.length:
+            self._rewind(length, rows)
+        elif rows:
+            new = [row - length for row in rows]
+            self._push(np.stack([states[new] for states in self._rows]))
+        self.length = length + len(rows)
 
     def reach(self, length: int) -> int:
         held = min(length, self.length)
-        return held if held == self.length or held > self._oldest else 0
+        return held if self._place(held - 1) >= self._start else 0
 
-    def _append(self, new: Sequence[int]) -> None:
-        start = self.length
-        self.length += len(new)
-        self._oldest = max(self._oldest, self.length - TRAIL)
-        held = range(max(start, self._oldest), self.length)
-        for state, trail, rows in zip(self._states, self._trail, self._rows, strict=True):
-            for place in held:
-                trail[place % TRAIL] = rows[new[place - start] - start]
-            state[0] = trail[(self.length - 1) % TRAIL]
+    def _place(self, row: int) -> int:
+        """Where the state after ``row`` is, or was, in the trail."""
+        return self._end - self.length + row
 
-    def _go_back(self, length: int) -> None:
-        if self.reach(length) != length:
+    def _rewind(self, length: int, rows: Sequence[int]) -> None:
+        """Forget the rows from ``length`` on but ``rows``, which may have stood before."""
+        states: list[Floats] = []
+        for row in reversed([*range(length), *rows][-TRAIL:]):
+            if row < self.length and self._place(row) < self._start:
+                break
+            states.append(self._state(row))
+        count = length + len(rows)
+        if count and not states:
             raise CacheFull(
                 f"a recurrent state cannot go back to row {length} of {self.length}: "
                 f"only the last {TRAIL} are held."
             )
-        if length != self.length:
-            for state, trail in zip(self._states, self._trail, strict=True):
-                state[0] = trail[(length - 1) % TRAIL] if length else 0
-        self.length = length
-        self._oldest = min(self._oldest, length)
+        if len(states) == count:
+            states.append(np.zeros(self._shape, np.float32))
+        self._start = self._end = 0
+        self._push(np.stack(states[::-1], 1))
+
+    def _state(self, row: int) -> Floats:
+        """``[layers, width]`` after a row that stands or one of the latest call."""
+        if row < self.length:
+            return self._trail[:, self._place(row)].copy()
+        return np.stack([states[row - self.length] for states in self._rows])
+
+    def _push(self, states: Floats) -> None:
+        """Add states ``[layers, rows, width]`` behind the newest."""
+        states = states[:, -TRAIL:]
+        count, size = states.shape[1], self._trail.shape[1]
+        if self._end + count > size:
+            held = min(self._end - self._start, size - count)
+            self._trail[:, :held] = self._trail[:, self._end - held : self._end].copy()
+            self._start, self._end = 0, held
+        self._trail[:, self._end : self._end + count] = states
+        self._end += count
 
 
 KINDS: Mapping[str, Callable[[Variant, Request, int], KVCache]] = {
     "in_place": InPlaceCache,
     "append": AppendCache,
+    "stateful": StatefulCache,
     "recurrent": RecurrentCache,
 }
 

@@ -15,6 +15,7 @@ from edgegen.devices.device import Feeds, Session, Tensor
 from edgegen.manifest import Variant
 
 from .cache import open_cache
+from .lineage import Lineage
 from .verify import ancestors, depths
 
 # Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
@@ -39,14 +40,13 @@ class _Call:
     def __init__(self, n: int, past: Ints, names: frozenset[str]) -> None:
         self.n = n
         self.tokens, self.positions = np.zeros((1, n), np.int64), np.zeros((1, n), np.int64)
-        self.slots, self.parents = np.zeros((1, n), np.int64), np.zeros((1, n), np.int64)
+        self.parents = np.zeros((1, n), np.int64)
         self.chain: Ints = np.arange(n)
         self.triangle = np.triu(np.full((n, n), HIDDEN), 1)
         every: dict[str, Tensor] = {
             "tokens": self.tokens,
             "positions": self.positions,
             "past_length": past,
-            "slots": self.slots,
             "parents": self.parents,
         }
         self.feeds = {name: array for name, array in every.items() if name in names}
@@ -55,37 +55,57 @@ class _Call:
         """Write the inputs of a call that follows ``past`` rows."""
         if self.n == 1:
             self.tokens[0, 0] = tokens[0]
-            self.positions[0, 0] = self.slots[0, 0] = past
+            self.positions[0, 0] = past
             self.parents[0, 0] = -1
             return
         self.tokens[0] = tokens
-        np.add(self.chain, past, out=self.slots[0])
         if parents is None:
-            self.positions[0] = self.slots[0]
+            np.add(self.chain, past, out=self.positions[0])
             np.subtract(self.chain, 1, out=self.parents[0])
         else:
             np.add(depths(parents), past, out=self.positions[0])
             self.parents[0] = parents
 
+    def fill_by(
+        self, lineage: Lineage, tokens: Sequence[int], parents: Sequence[int], past: int
+    ) -> None:
+        """The same where rows that stand form a tree."""
+        self.tokens[0], self.parents[0] = tokens, parents
+        self.positions[:] = lineage.positions(past, past + self.n)
+
 
 class Decoder:
-    """One text being decoded. ``memory`` holds cross keys and values and the source mask."""
+    """One text being decoded. ``memory`` holds cross keys and values and the source mask.
+
+    With ``branching`` the rows that stand may form a tree: several texts grown from one, as beams
+    are, that share what they have in common.
+    """
 
     def __init__(
-        self, session: Session, variant: Variant, memory: Feeds | None = None, limit: int = 0
+        self,
+        session: Session,
+        variant: Variant,
+        memory: Feeds | None = None,
+        limit: int = 0,
+        *,
+        branching: bool = False,
     ) -> None:
         self._names = variant.graph.input_names()
         self._takes_rows = "logit_rows" in self._names
         self._takes_visible = "visible" in self._names
+        self._takes_places = "key_positions" in self._names
         self._request = session.request()
         for name, array in (memory or {}).items():
             if name in self._names:
                 self._request.bind(name, array)
-        self._cache = open_cache(variant, self._request, limit)
+        # The model's limit is one of positions: a tree has more rows.
+        self._lineage = Lineage() if branching else None
+        self._cache = open_cache(variant, self._request, 0 if branching else limit)
         self._past = np.zeros(1, np.int64)
         self._calls: dict[int, _Call] = {}
         self._rows: dict[tuple[int, int], Ints] = {}
         self._blank = np.zeros((1, 1, 64), np.float32)
+        self._places: Ints = np.arange(64)[None]
 
     @property
     def length(self) -> int:
@@ -100,27 +120,39 @@ class Decoder:
     ) -> Scores:
         """Logits of rows ``first_row``, ``first_row + 1``... of ``tokens``.
 
-        ``parents[i]`` is the index in ``tokens`` that token i follows, -1 the last row that stands;
-        None is a chain. The new rows are ``length`` to ``length + n`` until ``keep``.
+        ``parents[i]`` is the index in ``tokens`` that token i follows; -1 is the last row that
+        stands and, when branching, -2 the one before. None is a chain. The new rows are ``length``
+        to ``length + n`` until ``keep``.
         """
         n, past = len(tokens), self._cache.length
         call = self._calls.get(n)
         if call is None:
             call = self._calls[n] = _Call(n, self._past, self._names)
         self._past[0] = past
-        call.fill(tokens, parents, past)
+        back = 1
+        if self._lineage is None:
+            call.fill(tokens, parents, past)
+        else:
+            parents = range(-1, n - 1) if parents is None else parents
+            self._lineage.add(past, parents)
+            call.fill_by(self._lineage, tokens, parents, past)
+            back = max(1, -min(parents))
         feeds = call.feeds
         if self._takes_rows:
             feeds["logit_rows"] = self._logit_rows(first_row, n)
         if self._takes_visible:
             feeds["visible"] = self._visible(call, n, past, parents)
-        held = self._cache.before(n)
+        if self._takes_places:
+            feeds["key_positions"] = self._key_positions(call, n, past, parents)
+        held = self._cache.before(n, back)
         outputs = self._request.run({**feeds, **held} if held else feeds)
         self._cache.after(outputs, n)
         return Scores(outputs["logits"][0], outputs["topk"][0] if "topk" in outputs else None)
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         """Keep the first ``length`` rows, then ``rows``; see ``KVCache.keep``."""
+        if self._lineage is not None:
+            self._lineage.keep(length, rows)
         self._cache.keep(length, rows)
 
     def reach(self, length: int) -> int:
@@ -136,7 +168,9 @@ class Decoder:
     def _visible(
         self, call: _Call, n: int, past: int, parents: Sequence[int] | None
     ) -> NDArray[np.float32]:
-        """Additive ``[1, n, past + n]``: 0 for the past and a row's own path, HIDDEN elsewhere."""
+        """Additive ``[1, n, past + n]``: 0 for a row's own path, HIDDEN elsewhere."""
+        if self._lineage is not None:
+            return np.where(self._lineage.visible(past, past + n), np.float32(0), HIDDEN)[None]
         if n == 1:
             if past + 1 > self._blank.shape[2]:
                 self._blank = np.zeros((1, 1, 2 * (past + 1)), np.float32)
@@ -146,3 +180,13 @@ class Decoder:
             call.triangle if parents is None else np.where(ancestors(parents), 0, HIDDEN)
         )
         return visible
+
+    def _key_positions(self, call: _Call, n: int, past: int, parents: Sequence[int] | None) -> Ints:
+        """``[1, past + n]``"""
+        if self._lineage is not None:
+            return self._lineage.positions(0, past + n)
+        if past + n > self._places.shape[1]:
+            self._places = np.arange(2 * (past + n))[None]
+        if parents is None:
+            return self._places[:, : past + n]
+        return np.concatenate([self._places[:, :past], call.positions], 1)

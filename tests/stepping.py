@@ -122,7 +122,7 @@ class Steps:
             "tokens": np.array([tokens], np.int64),
             "positions": np.array([depth], np.int64) + past,
             "past_length": np.array([past], np.int64),
-            "slots": np.arange(past, past + n, dtype=np.int64)[None],
+            "key_positions": np.array([[*range(past), *(past + d for d in depth)]], np.int64),
             "visible": visible,
             "parents": np.array([parents], np.int64),
             "logit_rows": np.arange(n, dtype=np.int64),

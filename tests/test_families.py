@@ -32,7 +32,8 @@ from edgegen.export.stepper import Stepper, run
 ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]
 IN_TORCH, IN_ONNX = 1e-5, 1e-4  # of the logits' scale
-WITH_SOURCE = ["t5-tied", "t5-untied-gated", "mt5", "marian-ssru"]
+READERS = ("t5", "bart", "marian-ssru")
+WITH_SOURCE = [name for name, case in CASES.items() if case.family in READERS]
 
 
 def ids(count: int, seed: int = 0) -> list[int]:
@@ -267,7 +268,7 @@ def test_configurations_old_and_new_say_whether_logits_are_scaled(
             return super().__getitem__(name)
 
     feeds: dict[str, Any] = {
-        "tokens": [[0]], "positions": [[0]], "slots": [[0]], "visible": [[[0.0]]],
+        "tokens": [[0]], "positions": [[0]], "key_positions": [[0]], "visible": [[[0.0]]],
         "logit_rows": [0], "source_mask": [[0.0]],
     }  # fmt: skip
     for i in range(family.shape.layers):

@@ -218,8 +218,9 @@ def test_recurrent_rows_equal_single_steps_bit_for_bit(tmp_path: Path) -> None:
     ports = [
         Port(name="keep", dtype="float32", shape=("B", "n", 8)),
         Port(name="gain", dtype="float32", shape=("B", "n", 8)),
-        Port(name="state", dtype="float32", shape=("B", 8)),
+        Port(name="states", dtype="float32", shape=("states", 8)),
         Port(name="parents", dtype="int64", shape=("B", "n")),
+        Port(name="positions", dtype="int64", shape=("B", "n")),
     ]
     wanted = Port(name="new_state", dtype="float32", shape=("B", "n", 8))
     file = WeightFile(tmp_path / "weights.data")
@@ -236,14 +237,14 @@ def test_recurrent_rows_equal_single_steps_bit_for_bit(tmp_path: Path) -> None:
         ov.Core().read_model(tmp_path / "loop.xml", shared.path), "CPU", {}
     )
     random = np.random.default_rng(0)
-    keep, gain, state = (
-        random.random(shape, dtype=np.float32) for shape in ((1, 5, 8), (1, 5, 8), (1, 8))
+    keep, gain, states = (
+        random.random(shape, dtype=np.float32) for shape in ((1, 5, 8), (1, 5, 8), (3, 8))
     )
-    parents = [-1, 0, 0, 2, -1]
-    rows = compiled([keep, gain, state, np.array([parents])])[0][0]
+    parents, depths = [-1, 0, 0, 2, -3], [4, 5, 5, 6, 4]
+    rows = compiled([keep, gain, states, np.array([parents]), np.array([depths])])[0][0]
     for row, parent in enumerate(parents):
-        before = state if parent < 0 else rows[parent : parent + 1]
-        alone = compiled([keep[:, row : row + 1], gain[:, row : row + 1], before, [[-1]]])[0][0]
+        before = states[[parent]] if parent < 0 else rows[parent : parent + 1]
+        alone = compiled([keep[:, [row]], gain[:, [row]], before, [[-1]], [[7]]])[0][0]
         np.testing.assert_array_equal(rows[row], alone[0])
 
 
@@ -345,6 +346,7 @@ def test_a_mask_of_another_length_than_the_cache_is_one_line(tied: Written) -> N
     steps.length = 1
     call = steps.call([5], [-1])
     call["visible"] = np.zeros((1, 1, 3), np.float32)
+    call["key_positions"] = np.zeros((1, 3), np.int64)
     with pytest.raises(DeviceError, match=r"past\+n=3 where past=1, n=1"):
         steps.run(call)
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import GenerationDefaults, Speech
+from edgegen.manifest import GenerationDefaults, Speech, Translation
 
 from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
@@ -83,6 +83,9 @@ class Family(ABC):
     def speech(self) -> Speech | None:
         return None
 
+    def translation(self) -> Translation | None:
+        return None
+
     def graph(self, name: str, cache_kind: str) -> Graph:
         """Ports of ``encode``, ``decode`` or ``features`` for one kind of cache."""
         if name == "features":
@@ -137,7 +140,7 @@ def decode_graph(shape: Shape, cache_kind: str) -> Graph:
         _port("tokens", "int64", "B", "n"),
         _port("positions", "int64", "B", "n"),
         _port("past_length", "int64", "B"),
-        _port("slots", "int64", "B", "n"),
+        _port("key_positions", "int64", "B", "past+n"),
         _port("visible", "float32", "B", "n", "past+n"),
         _port("parents", "int64", "B", "n"),
         _port("logit_rows", "int64", "m"),
@@ -159,7 +162,7 @@ def _cache_ports(shape: Shape, kind: str, i: int) -> tuple[list[Port], list[Port
     if kind == "recurrent":
         width = shape.recurrent_width
         return (
-            [_port(f"state_{i}", "float32", "B", width)],
+            [_port(f"state_{i}", "float32", "states", width)],
             [_port(f"new_state_{i}", "float32", "B", "n", width)],
         )
     heads, dim = shape.cache_heads, shape.head_dim

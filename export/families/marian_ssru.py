@@ -120,7 +120,13 @@ class MarianSsru(Family):
         gate, candidate = ops.split(packed, sizes)
         keep = ops.unary("sigmoid", gate)
         gain = ops.mul(ops.binary("sub", ops.constant(1.0), keep), candidate)
-        states = ops.follow_parents(keep, gain, ops.input(f"state_{layer}"), ops.input("parents"))
+        states = ops.follow_parents(
+            keep,
+            gain,
+            ops.input(f"state_{layer}"),
+            ops.input("parents"),
+            ops.input("positions"),
+        )
         ops.output(f"new_state_{layer}", states)
         return ops.norm_add(x, ops.unary("relu", states), self.norm(f"{at}_ffn_ln"))[1]
 

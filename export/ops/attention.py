@@ -20,25 +20,11 @@ from .specs import (
 class AttentionOps(Primitives[V]):
     """Values: ``x`` is ``[B, n, width]``; heads are ``[B, heads, n, head_dim]``."""
 
-    def key_positions(self) -> V:
-        """``int64 [B, past + n]``: a row that stands has its index, a new row what is given."""
-
-        def make() -> V:
-            visible, slots = self.input("visible"), self.input("slots")
-            rows = self.arange(visible, 2)
-            zero = self.binary(
-                "mul", self.gather(slots, self.constant([0], "int64"), 1), self.constant(0, "int64")
-            )
-            base = self.binary("add", zero, self.reshape(rows, (1, -1)))
-            return self.scatter(base, slots, self.input("positions"))
-
-        return self.once("key_positions", make)
-
     def distances(self) -> V:
         """``int64 [B, n, past + n]``: key position minus query position."""
 
         def make() -> V:
-            keys = self.reshape(self.key_positions(), (0, 1, -1))
+            keys = self.reshape(self.input("key_positions"), (0, 1, -1))
             queries = self.reshape(self.input("positions"), (0, -1, 1))
             return self.binary("sub", keys, queries)
 
@@ -63,40 +49,64 @@ class AttentionOps(Primitives[V]):
         rows = self.gather(self.parameter(spec.table), self.binary("add", clamped, reach), 0)
         return self.transpose(rows, (0, 3, 1, 2))
 
-    def rotation(self, wave: str, rope: Rope, head_dim: int) -> V:
-        """``cos`` or ``sin`` of the positions' angles, ``[B, n, head_dim / 2]``."""
-        half = head_dim // 2
+    def rotation(self, wave: str, rope: Rope, head_dim: int, counted: V | None = None) -> V:
+        """``cos`` or ``sin`` of the positions' angles, ``[B, n, turned numbers / 2]``.
+
+        Positions are given to a decoder; an encoder's rows, those of ``counted``, are counted.
+        """
+        width = rope.width(head_dim)
 
         def angles() -> V:
-            factors = rope.inverse_scale or (1.0,) * half
-            rates = [f / rope.theta ** (2 * i / head_dim) for i, f in enumerate(factors)]
-            places = self.reshape(self.cast(self.input("positions"), "float32"), (0, -1, 1))
-            return self.mul(places, self.constant(rates))
+            factors = rope.inverse_scale or (1.0,) * (width // 2)
+            rates = [f / rope.theta ** (2 * i / width) for i, f in enumerate(factors)]
+            if counted is None:
+                places = self.reshape(self.input("positions"), (0, -1, 1))
+            else:
+                places = self.reshape(self.arange(counted, 1), (1, -1, 1))
+            return self.mul(self.cast(places, "float32"), self.constant(rates))
 
-        key = (rope, head_dim)
+        key = (rope, width, counted is None)
         return self.once((*key, wave), lambda: self.unary(wave, self.once(key, angles)))
 
-    def rotate(self, x: V, spec: SelfAttention, rope: Rope, heads: int) -> V:
-        """Rotary positions on ``[B, n, heads * head_dim]``, halves rotated."""
-        cos = self.unsqueeze(self.rotation("cos", rope, spec.head_dim), 2)
-        sin = self.unsqueeze(self.rotation("sin", rope, spec.head_dim), 2)
-        half = spec.head_dim // 2
-        first, second = self.split(self.reshape(x, (0, 0, heads, spec.head_dim)), (half, half))
-        turned = self.concat(
-            [
-                self.binary("sub", self.mul(first, cos), self.mul(second, sin)),
-                self.add(self.mul(second, cos), self.mul(first, sin)),
-            ],
-            3,
+    def rotate(self, x: V, rope: Rope, heads: int, head_dim: int, counted: V | None = None) -> V:
+        """Rotary positions on ``[B, n, heads * head_dim]``; see ``Rope`` and ``rotation``."""
+        cos = self.unsqueeze(self.rotation("cos", rope, head_dim, counted), 2)
+        sin = self.unsqueeze(self.rotation("sin", rope, head_dim, counted), 2)
+        width = rope.width(head_dim)
+        each = self.reshape(x, (0, 0, heads, head_dim))
+        turned, *rest = self.split(each, (width, head_dim - width)) if width < head_dim else [each]
+        first, second = self.pairs(turned, rope, heads, width)
+        first, second = (
+            self.binary("sub", self.mul(first, cos), self.mul(second, sin)),
+            self.add(self.mul(second, cos), self.mul(first, sin)),
         )
-        return self.reshape(turned, (0, 0, heads * spec.head_dim))
+        if rope.interleaved:
+            both = self.concat([self.unsqueeze(first, 4), self.unsqueeze(second, 4)], 4)
+            turned = self.reshape(both, (0, 0, heads, width))
+        else:
+            turned = self.concat([first, second], 3)
+        whole = self.concat([turned, *rest], 3) if rest else turned
+        return self.reshape(whole, (0, 0, heads * head_dim))
+
+    def pairs(self, x: V, rope: Rope, heads: int, width: int) -> tuple[V, V]:
+        """The two numbers of every pair of ``[B, n, heads, width]``, ``[B, n, heads, width / 2]``
+        each."""
+        half = width // 2
+        if not rope.interleaved:
+            first, second = self.split(x, (half, half))
+            return first, second
+        columns = self.split(self.reshape(x, (0, 0, heads, half, 2)), (1, 1))
+        first, second = (self.reshape(column, (0, 0, heads, half)) for column in columns)
+        return first, second
 
     def head_norm(self, x: V, spec: Norm, heads: int, head_dim: int) -> V:
         """A norm of each head of ``[B, n, heads * head_dim]``."""
         each = self.norm(self.reshape(x, (0, 0, heads, head_dim)), spec)
         return self.reshape(each, (0, 0, heads * head_dim))
 
-    def project(self, x: V, spec: SelfAttention) -> tuple[V, V, V]:
+    def project(
+        self, x: V, spec: SelfAttention, counted: V | None = None
+    ) -> tuple[V, V, V]:
         """Query, key, value ``[B, n, heads * head_dim]`` with head norms and rotations applied."""
         packed, sizes = self.linear_packed(x, spec.projections, spec.biases)
         q, k, v = self.split(packed, sizes)
@@ -105,8 +115,8 @@ class AttentionOps(Primitives[V]):
         if spec.k_norm is not None:
             k = self.head_norm(k, spec.k_norm, spec.kv_heads, spec.head_dim)
         if spec.rope is not None:
-            q = self.rotate(q, spec, spec.rope, spec.heads)
-            k = self.rotate(k, spec, spec.rope, spec.kv_heads)
+            q = self.rotate(q, spec.rope, spec.heads, spec.head_dim, counted)
+            k = self.rotate(k, spec.rope, spec.kv_heads, spec.head_dim, counted)
         return q, k, v
 
     def self_attend(self, x: V, layer: int, spec: SelfAttention, bias: V | None = None) -> V:
@@ -158,7 +168,7 @@ class AttentionOps(Primitives[V]):
 
     def encode_attend(self, x: V, spec: SelfAttention, mask: V | None) -> V:
         """Bidirectional attention of an encoder; ``mask`` broadcasts to ``[B, heads, S, S]``."""
-        q, k, v = self.project(x, spec)
+        q, k, v = self.project(x, spec, counted=x)
         mixed = self.attention(
             self.grouped(q, spec),
             self.transpose(self.reshape(k, (0, 0, spec.kv_heads, spec.head_dim)), (0, 2, 3, 1)),
@@ -175,15 +185,26 @@ class AttentionOps(Primitives[V]):
         )
 
     def remember(self, encoded: V, layer: int, spec: CrossAttention) -> None:
-        """Cross keys and values of a decoder layer, laid out ``[B, heads, S, head_dim]``."""
+        """Keys and values of the decoder's ``layer``-th cross-attention, ``[B, heads, S, head_dim]``.
+
+        Decoders with cross-attention in some layers only count those.
+        """
         packed, sizes = self.linear_packed(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
         k, v = self.split(packed, sizes)
+        if spec.rope is not None:
+            k = self.rotate(k, spec.rope, spec.heads, spec.head_dim, counted=encoded)
         self.output(f"cross_key_{layer}", self.heads(k, spec.heads, spec.head_dim))
         self.output(f"cross_value_{layer}", self.heads(v, spec.heads, spec.head_dim))
 
+    def cross_query(self, x: V, spec: CrossAttention) -> V:
+        """``[B, n, heads * head_dim]``, turned where the attention has rotary positions."""
+        q = self.linear(x, spec.q, spec.q_bias)
+        return q if spec.rope is None else self.rotate(q, spec.rope, spec.heads, spec.head_dim)
+
     def cross_attend(self, x: V, layer: int, spec: CrossAttention, masked: bool = True) -> V:
-        """Attention over the memory ``encode`` left for this layer."""
-        q = self.heads(self.linear(x, spec.q, spec.q_bias), spec.heads, spec.head_dim)
+        """Attention over memory ``layer``: what ``encode`` left for the decoder's
+        ``layer``-th cross-attention."""
+        q = self.heads(self.cross_query(x, spec), spec.heads, spec.head_dim)
         keys = self.transpose(self.input(f"cross_key_{layer}"), (0, 1, 3, 2))
         scores = self.scale(self.matmul(q, keys), spec.scale)
         if masked:

@@ -209,9 +209,6 @@ class OnnxOps(Ops[str]):
             "Range", [self.constant(0, "int64"), self.size(like, axis), self.constant(1, "int64")]
         )
 
-    def scatter(self, x: str, indices: str, updates: str) -> str:
-        return self.node("ScatterElements", [x, indices, updates], axis=1)
-
     def norm(self, x: str, spec: Norm) -> str:
         weight = self.parameter(spec.weight)
         if spec.kind == "layer":
@@ -221,18 +218,22 @@ class OnnxOps(Ops[str]):
         size = self.unary("sqrt", self.add(square, self.constant(spec.eps)))
         return self.mul(self.binary("div", x, size), weight)
 
-    def follow_parents(self, keep: str, gain: str, state: str, parents: str) -> str:
-        """An ONNX Loop over the rows; each appends one state to those a later row may follow."""
-        first = self.constant([0], "int64")
-        keep_rows = self.node("Squeeze", [keep, first])
-        gain_rows = self.node("Squeeze", [gain, first])
-        places = self.binary("add", self.reshape(parents, (-1,)), self.constant(1, "int64"))
-        count = self.size(places, 0)
-        found = self.node(
-            "Loop", [count, "", state], body=_follow_body(keep_rows, gain_rows, places)
+    def follow_parents(
+        self, keep: str, gain: str, states: str, parents: str, positions: str
+    ) -> str:
+        """An ONNX Loop over depth: a turn computes every row from what its parent is so far, so
+        rows are right after as many turns as the longest path of new rows has."""
+        keeps = self.node("Flatten", [keep], axis=2)
+        gains = self.node("Flatten", [gain], axis=2)
+        standing = self.node("Shape", [states], start=0, end=1)
+        places = self.add(self.reshape(parents, (-1,)), standing)
+        first = self.gather(positions, self.constant([0], "int64"), 1)
+        deepest = self.node("ReduceMax", [self.binary("sub", positions, first)], keepdims=0)
+        turns = self.add(deepest, self.constant(1, "int64"))
+        rows = self.node(
+            "Loop", [turns, "", gains], body=_follow_body(keeps, gains, states, places)
         )
-        rest = [self.constant([edge], "int64") for edge in (1, np.iinfo(np.int64).max, 0)]
-        return self.unsqueeze(self.node("Slice", [found, *rest]), 0)
+        return self.node("Reshape", [rows, self.node("Shape", [keep])])
 
 
 def value_info(port: Port) -> onnx.ValueInfoProto:
@@ -241,17 +242,13 @@ def value_info(port: Port) -> onnx.ValueInfoProto:
     )
 
 
-def _follow_body(keep: str, gain: str, places: str) -> onnx.GraphProto:
-    """states' = states ++ (keep[i] * states[places[i]] + gain[i])."""
+def _follow_body(keeps: str, gains: str, states: str, places: str) -> onnx.GraphProto:
+    """rows' = keeps * (states ++ rows)[places] + gains."""
     nodes = [
-        helper.make_node("Gather", [places, "i"], ["place"], axis=0),
-        helper.make_node("Gather", ["states", "place"], ["parent"], axis=0),
-        helper.make_node("Gather", [keep, "i"], ["keep_i"], axis=0),
-        helper.make_node("Gather", [gain, "i"], ["gain_i"], axis=0),
-        helper.make_node("Mul", ["keep_i", "parent"], ["kept"]),
-        helper.make_node("Add", ["kept", "gain_i"], ["state"]),
-        helper.make_node("Unsqueeze", ["state", "axis_0"], ["row"]),
-        helper.make_node("Concat", ["states", "row"], ["states_out"], axis=0),
+        helper.make_node("Concat", [states, "rows"], ["all"], axis=0),
+        helper.make_node("Gather", ["all", places], ["before"], axis=0),
+        helper.make_node("Mul", [keeps, "before"], ["kept"]),
+        helper.make_node("Add", ["kept", gains], ["rows_out"]),
         helper.make_node("Identity", ["go"], ["go_out"]),
     ]
     info = helper.make_tensor_value_info
@@ -261,8 +258,7 @@ def _follow_body(keep: str, gain: str, places: str) -> onnx.GraphProto:
         [
             info("i", TensorProto.INT64, []),
             info("go", TensorProto.BOOL, []),
-            info("states", TensorProto.FLOAT, None),
+            info("rows", TensorProto.FLOAT, None),
         ],
-        [info("go_out", TensorProto.BOOL, []), info("states_out", TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(np.array([0], np.int64), "axis_0")],
+        [info("go_out", TensorProto.BOOL, []), info("rows_out", TensorProto.FLOAT, None)],
     )

@@ -97,17 +97,15 @@ class Primitives(ABC, Generic[V]):
         """``int64 [size of axis]``: 0, 1, ... as many as ``like`` has along ``axis``."""
 
     @abstractmethod
-    def scatter(self, x: V, indices: V, updates: V) -> V:
-        """``x[b, indices[b, j]] = updates[b, j]`` on ``[B, T]``."""
-
-    @abstractmethod
     def norm(self, x: V, spec: Norm) -> V: ...
     @abstractmethod
-    def follow_parents(self, keep: V, gain: V, state: V, parents: V) -> V:
-        """``c[j] = keep[j] * c[parents[j]] + gain[j]`` row by row, -1 being ``state``.
+    def follow_parents(self, keep: V, gain: V, states: V, parents: V, positions: V) -> V:
+        """``c[j] = keep[j] * c[parents[j]] + gain[j]`` over the rows of a call, flattened.
 
-        keep, gain ``[B, n, D]``, state ``[B, D]``, parents ``[B, n]`` -> ``[B, n, D]``; B is 1.
-        Every row is computed by the expression a single step computes, so results are bit-equal.
+        keep, gain ``[B, n, D]``, parents and positions ``[B, n]`` -> ``[B, n, D]``. ``states``
+        ``[states, D]`` are those of rows that stand, the newest last: parent -1 is the last of
+        them, -2 the one before. A row's position is one more than its parent's. Every row is
+        computed by the expression a single step computes, so results are bit-equal.
         """
 
     # --------------------------------------------------------- small helpers

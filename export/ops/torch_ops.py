@@ -131,9 +131,6 @@ class TorchOps(Ops[Tensor]):
     def arange(self, like: Tensor, axis: int) -> Tensor:
         return torch.arange(like.shape[axis])
 
-    def scatter(self, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-        return x.scatter(1, indices, updates)
-
     def norm(self, x: Tensor, spec: Norm) -> Tensor:
         weight = self.parameter(spec.weight)
         if spec.kind == "layer":
@@ -141,8 +138,11 @@ class TorchOps(Ops[Tensor]):
             return functional.layer_norm(x, weight.shape, weight, bias, spec.eps)
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + spec.eps) * weight
 
-    def follow_parents(self, keep: Tensor, gain: Tensor, state: Tensor, parents: Tensor) -> Tensor:
-        rows = [state[0]]
-        for j, parent in enumerate(parents[0].tolist()):
-            rows.append(keep[0, j] * rows[parent + 1] + gain[0, j])
-        return torch.stack(rows[1:])[None]
+    def follow_parents(
+        self, keep: Tensor, gain: Tensor, states: Tensor, parents: Tensor, positions: Tensor
+    ) -> Tensor:
+        standing, rows = len(states), list(states)
+        keeps, gains = keep.flatten(0, 1), gain.flatten(0, 1)
+        for j, parent in enumerate(parents.flatten().tolist()):
+            rows.append(keeps[j] * rows[parent + standing] + gains[j])
+        return torch.stack(rows[standing:]).reshape(keep.shape)
