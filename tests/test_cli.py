@@ -242,6 +242,10 @@ def test_a_recording_is_transcribed_from_a_file_and_from_standard_input(
         (["run", "T5", "--file", "talk.wav"], "sound is for the bundle of a speech model"),
         (["run", "T5", "--file", "nowhere"], "nowhere: No such file"),
         (["run", "T5", "--file", "noise"], "noise: not UTF-8 text (byte 0 is 0xff)"),
+        (["run", "T5", TEXT, "--corpus", "nowhere"], "corpus nowhere: cannot be read (No such"),
+        (["run", "T5", TEXT, "--corpus", "noise"], "corpus noise: not UTF-8 text (byte 0 is 0xff)"),
+        (["run", "T5", TEXT, "--corpus", "zeros"], "corpus zeros: it has NUL bytes"),
+        (["run", "T5", TEXT, "--corpus", "blank"], "corpus blank: there is no text in it"),
         (["run", "ASR", TEXT], "no such file; tiny-asr is a speech model"),
         (["run", "ASR"], "name audio files, or - for one on standard input"),
         (["run", "ASR", "note.txt"], "note.txt"),
@@ -274,6 +278,8 @@ def test_what_a_user_can_mend_is_one_line_and_status_2(
     silence(tmp_path / "talk.wav")
     (tmp_path / "note.txt").write_text(TEXT)
     (tmp_path / "noise").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "zeros").write_bytes(b"a\x00b")
+    (tmp_path / "blank").write_text(" \n")
     bundles = {"T5": str(tiny_t5_bundle), "ASR": str(tiny_speech_bundle)}
     status, out, err = run(*(bundles.get(word, word) for word in arguments))
     assert status == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from edgegen.runtime.drafters.aggressive import Aggressive
 from edgegen.runtime.drafters.automaton import SuffixAutomaton
 from edgegen.runtime.drafters.base import Context, Drafter
 from edgegen.runtime.drafters.suffix import HANDICAP, Corpus, Suffix
+from edgegen.runtime.options import GenerationOptions
+from edgegen.runtime.pipeline import load
 from edgegen.runtime.verify import Draft
 
 END = 0
@@ -94,6 +97,27 @@ def test_a_corpus_draft_ends_with_its_document_or_an_end_token() -> None:
     tokens = [1, *range(11, 18)]
     assert drafted(Suffix(corpus=corpus), [], tokens, 9).tokens == (18, 19)
     assert drafted(Suffix(frozenset([18]), corpus), [], tokens, 9).tokens == (18,)
+
+
+def test_a_corpus_file_is_read_once_in_the_target_s_ids_and_saves_calls(
+    tiny_t5_bundle: Path, tmp_path: Path
+) -> None:
+    """The text to come is in the file; a byte order mark before it is not of the text."""
+    options = GenerationOptions(max_new_tokens=40, min_new_tokens=40, do_sample=True, seed=3)
+    drafting = options.with_changes(draft="suffix", num_assistant_tokens=8)
+    with load(tiny_t5_bundle) as pipeline:
+        plain = pipeline.generate("ba bin dor", options.with_changes(draft="none"))
+        alone = pipeline.generate("ba bin dor", drafting)
+    file = tmp_path / "corpus.txt"
+    file.write_text(f"dor dor dor {plain.text}", encoding="utf-8-sig")
+    with load(tiny_t5_bundle, corpus=file) as pipeline:
+        corpus = pipeline.engine.corpus
+        copied = pipeline.generate("ba bin dor", drafting)
+        assert pipeline.engine.corpus is corpus is not None
+    assert corpus.tokens[:3] == [corpus.tokens[0]] * 3
+    assert tuple(corpus.tokens[3:43]) == plain.tokens
+    assert copied.tokens == alone.tokens == plain.tokens
+    assert len(copied.timings.steps) < 0.75 * len(alone.timings.steps)
 
 
 # ------------------------------------------------------------------ aggressive

@@ -7,12 +7,18 @@ lengths are those of SAM-Decoding (Hu et al., 2024).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from edgegen.errors import InputError
 
 from ..verify import Draft, Lossless
 from .automaton import SuffixAutomaton
 from .base import Context, Materials
 from .haystack import Haystack
+
+if TYPE_CHECKING:
+    from ..tokenizer import Tokenizer
 
 # No token: parts of a text never match across it. -1 is the start mark of some models.
 BORDER = -2
@@ -34,6 +40,24 @@ class Corpus:
         self.automaton = SuffixAutomaton()
         for token in self.tokens:
             self.automaton.append(token)
+
+    @classmethod
+    def read(cls, path: Path, tokenizer: Tokenizer) -> Self:
+        """The text of a file as one document, in the target's ids. Raises ``InputError``."""
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+        except OSError as error:
+            raise InputError(f"corpus {path}: cannot be read ({error.strerror}).") from error
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"corpus {path}: not UTF-8 text (byte {error.start} is "
+                f"0x{error.object[error.start]:02x}); give a text file."
+            ) from None
+        if "\0" in text:
+            raise InputError(f"corpus {path}: it has NUL bytes, as no text has; give a text file.")
+        if not text.strip():
+            raise InputError(f"corpus {path}: there is no text in it; leave it out.")
+        return cls([tokenizer.encode(text, add_special=False)])
 
     def following(self, place: int, limit: int, ends: frozenset[int]) -> list[int]:
         """At most ``limit`` tokens from ``place`` on, within a document and up to an end token."""

@@ -246,6 +246,13 @@ DraftStore = Annotated[
         help="Where recycling and trigram keep what texts taught them. Default: nowhere.",
     ),
 ]  # fmt: skip
+Corpus = Annotated[
+    Path | None,
+    option(
+        "--corpus", panel=DRAFT, metavar="FILE",
+        help="Text file that suffix and auto may copy from: texts like those to be written.",
+    ),
+]  # fmt: skip
 Verifier = Annotated[
     str | None,
     option(
@@ -322,6 +329,7 @@ def run(
     num_assistant_tokens: NumAssistantTokens = None,
     assistant_confidence_threshold: Confidence = None,
     draft_store: DraftStore = None,
+    corpus: Corpus = None,
     verifier: Verifier = None,
     device: Device = "ort-cpu",
     threads: Threads = 1,
@@ -362,6 +370,7 @@ def generate(typed: dict[str, Any]) -> None:
         draft_model=typed["draft_model"],
         draft_device=typed["draft_device"],
         draft_threads=typed["draft_threads"],
+        corpus=typed["corpus"],
         calibrate=options.draft != "none",
     ) as pipeline:
         output.check_bundle(pipeline.bundle.manifest, options)
