@@ -5,13 +5,14 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
 
-.PHONY: help setup demo test fast slow lint ruff mypy pyright format docs clean
+.PHONY: help setup demo test fast slow ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
 	@echo "make test    every test but the slow ones"
 	@echo "make fast    only the tests that need no real weights"
 	@echo "make slow    the tests that take minutes"
+	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
 	@echo "make lint    ruff, mypy and pyright"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make docs    write docs/cli.md anew"
@@ -35,6 +36,9 @@ fast: setup
 
 slow: setup
 	$(RUN) -m pytest -m slow
+
+ledger: setup
+	$(RUN) bench/ledger.py
 
 lint: ruff mypy pyright
 

@@ -1,0 +1,119 @@
+"""Laws of the ledger of identity: it goes on where it stopped, and it tells what differs.
+
+The ledger itself is bench/ledger.py, whose real models are compared here on a few inputs only.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parent.parent / "bench"
+sys.path.append(str(BENCH))
+ledger: Any = import_module("ledger")
+lines: Any = import_module("ledger_file")
+models: Any = import_module("ledger_models")
+
+
+@pytest.fixture
+def subject(tiny_t5_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return models.Subject(
+        model="tiny",
+        format="onnx",
+        precision="fp32",
+        bundle=lambda: tiny_t5_bundle,
+        sources=[models.Source(given=text) for text in ("ba bin dor", "fa fin", "ke la la ke")],
+    )
+
+
+def test_a_run_that_was_killed_goes_on_where_it_stopped(subject: Any, tmp_path: Path) -> None:
+    path, each = tmp_path / "ledger.jsonl", len(ledger.MODES) * (1 + len(ledger.drafters(subject)))
+    with lines.Ledger(path) as found:
+        first = list(islice(ledger.compare(found, subject, range(3)), 7))
+    written = path.read_bytes()
+    path.write_bytes(written + b'{"model":"ti')  # killed within a line
+    with lines.Ledger(path) as found:
+        rest = list(ledger.compare(found, subject, range(2)))
+        assert len(first) + len(rest) == len(found.entries) == 2 * each
+        assert list(ledger.compare(found, subject, range(2))) == []
+        assert len(list(ledger.compare(found, subject, range(3)))) == each
+    assert path.read_bytes().startswith(written)
+    assert path.read_bytes().count(b"\n") == 3 * each
+    # A reference is made once, before what is held against it.
+    references = [entry.drafter == lines.PLAIN for entry in (*first, *rest)]
+    assert references == [i % (each // 2) == 0 for i in range(2 * each)]
+    assert all(entry.equal for entry in (*first, *rest))
+
+
+def test_other_options_sources_or_graphs_are_compared_anew(
+    subject: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = len(ledger.MODES) * (1 + len(ledger.drafters(subject)))
+    with lines.Ledger(tmp_path / "ledger.jsonl") as found:
+        assert len(list(ledger.compare(found, subject, range(1)))) == each
+        subject.sources[0] = subject.sources[1]
+        assert len(list(ledger.compare(found, subject, range(1)))) == each
+        monkeypatch.setattr(ledger, "NEW", 5)
+        assert len(list(ledger.compare(found, subject, range(1)))) == each
+        digests = [ledger.digest_of(subject.bundle()), "another"]
+        todo = [len(list(ledger.missing(found, subject, one, range(1)))) for one in digests]
+        assert todo == [0, each]
+
+
+def test_what_differs_is_told_and_counted(
+    subject: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """One drafter is made to run at another seed."""
+    whole = ledger.Bench.result
+
+    def other_seed(self: Any, source: Any, options: Any, drafter: str, known: Any) -> Any:
+        seed = options.seed + (drafter == "lookup")
+        return whole(self, source, options.with_changes(seed=seed), drafter, known)
+
+    monkeypatch.setattr(ledger.Bench, "result", other_seed)
+    with lines.Ledger(tmp_path / "ledger.jsonl") as found:
+        assert ledger.run(found, [subject], 1) == 1
+        entries = list(found.entries.values())
+    (wrong,) = [entry for entry in entries if not entry.equal]
+    (right,) = [e for e in entries if (e.drafter, e.mode) == (lines.PLAIN, "sampled")]
+    at = wrong.first_difference
+    assert (wrong.drafter, wrong.mode) == ("lookup", "sampled")
+    assert wrong.emitted[:at] == right.emitted[:at] and wrong.emitted[at] != right.emitted[at]
+    assert "DIFFERS" in capsys.readouterr().out
+    pairs = len(ledger.MODES) * len(ledger.drafters(subject))
+    tables = lines.report(entries)
+    tokens = sum(entry.tokens for entry in entries if entry.drafter != lines.PLAIN)
+    assert f"| tiny | onnx | fp32 | {wrong.rows} | 1 | {pairs} | {tokens:,} | 1 |" in tables
+    assert f"| `lookup` | 2 | {tokens * 2 // pairs} | 1 |" in tables
+
+
+def test_what_is_no_ledger_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("milk\nbread\n")
+    with pytest.raises(ValueError, match=r"notes.txt:1 is no line of a ledger"):
+        lines.Ledger(path)
+    assert path.read_text() == "milk\nbread\n"
+
+
+def test_thirty_different_inputs_for_every_model_that_needs_no_package() -> None:
+    for made in (models.translations, models.corrections, models.conversations):
+        assert len({repr(source.given) for source in made()}) == models.INPUTS
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_no_drafter_changes_a_token_of_real_models(precision: str, tmp_path: Path) -> None:
+    """The first inputs of the ledger; ``make ledger`` compares them all."""
+    names = ["proofread-t5", "firefox-en-pt", "smollm2-135m", "whisper-base"]
+    with lines.Ledger(tmp_path / "ledger.jsonl") as found:
+        differing = ledger.run(found, list(models.subjects(names, [precision])), 2)
+        tables = lines.report(found.entries.values())
+    assert differing == 0, tables
+    assert {e.model for e in found.entries.values()} >= {*names} - {"proofread-t5"}
