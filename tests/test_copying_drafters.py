@@ -113,7 +113,7 @@ def test_a_corpus_file_is_read_once_in_the_target_s_ids_and_saves_calls(
     with load(tiny_t5_bundle, corpus=file) as pipeline:
         corpus = pipeline.engine.corpus
         copied = pipeline.generate("ba bin dor", drafting)
-        assert pipeline.engine.corpus is corpus is not None
+        assert corpus is not None and pipeline.engine.corpus is corpus
     assert corpus.tokens[:3] == [corpus.tokens[0]] * 3
     assert tuple(corpus.tokens[3:43]) == plain.tokens
     assert copied.tokens == alone.tokens == plain.tokens
