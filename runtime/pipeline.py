@@ -25,7 +25,7 @@ from .engine import Engine
 from .options import GenerationOptions
 from .result import Result
 from .task import EdgegenWarning, Message, Running, Source, Task
-from .tokenizer import load_tokenizer
+from .tokenizer import Tokenizer, load_tokenizer
 
 TASKS: Registry[Any] = Registry(
     "task",
@@ -174,9 +174,7 @@ def load(
         role: load_tokenizer(bundle.path, record)
         for role, record in bundle.manifest.tokenizers.items()
     }
-    copied = None
-    if corpus is not None:
-        copied = Corpus.read(Path(corpus), tokenizers.get("target") or tokenizers["source"])
+    copied = None if corpus is None else read_corpus(Path(corpus), tokenizers)
     companion = None
     if draft_model is not None:
         companion = Companion.open(
@@ -197,6 +195,11 @@ def load(
         store = Store((cache_dir or user_cache()) / "calibration")
         engine.speculation.calibrate(engine, store, warn)
     return Pipeline(engine, task, seconds)
+
+
+def read_corpus(path: Path, tokenizers: Mapping[str, Tokenizer]) -> Corpus:
+    """What drafts may be copied from, in the ids that the target writes."""
+    return Corpus.read(path, tokenizers.get("target") or tokenizers["source"])
 
 
 def user_cache() -> Path:
