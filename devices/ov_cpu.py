@@ -33,7 +33,8 @@ class OvCpu:
     limits = Limits(
         formats=("openvino",),
         weight_formats=("fp32", "fp16", "bf16", "int8", "int4"),
-        caches=("append", "recurrent", "none"),
+        # Gathering rows inside costs what copying them in does, and more as a text grows.
+        caches=("append", "stateful", "recurrent", "none"),
     )
 
     def missing(self) -> str | None:

@@ -11,8 +11,10 @@ from edgegen.registry import unknown
 
 WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 Format = Literal["onnx", "openvino"]
+CacheKind = Literal["append", "stateful"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
+CACHES: tuple[CacheKind, ...] = ("append", "stateful")
 TAPS = ("topk",)
 
 
@@ -22,6 +24,8 @@ class ExportOptions:
 
     ``taps`` are further outputs of ``decode``, in a second graph over the same weights that only
     those who want them open: ``topk``, the ids of the largest logits, for drafters that learn.
+    ``caches`` are the ways an OpenVINO decoder may hold keys and values, a graph each over the same
+    weights: outside it (``append``) or inside (``stateful``).
     """
 
     model: str
@@ -34,6 +38,7 @@ class ExportOptions:
     parity_prompts: tuple[str, ...] = ()
     min_agreement: float = 0.9
     taps: tuple[str, ...] = ()
+    caches: tuple[CacheKind, ...] = ("append",)
     task: str | None = None
     revision: str | None = None
     cache_dir: Path | None = None
@@ -49,6 +54,15 @@ class ExportOptions:
         faults += [f"unknown tap {t!r} (use {', '.join(TAPS)})" for t in self.taps if t not in TAPS]
         if self.taps and "onnx" not in self.formats:
             faults.append("taps are made in ONNX graphs only (use --format onnx, or no --taps)")
+        faults += [
+            unknown("cache", kind, list(CACHES)).rstrip(".")
+            for kind in self.caches
+            if kind not in CACHES
+        ]
+        if not self.caches or len(set(self.caches)) < len(self.caches):
+            faults.append(f"caches {', '.join(self.caches) or 'none'} (use each once)")
+        if "stateful" in self.caches and "openvino" not in self.formats:
+            faults.append("a stateful cache is OpenVINO's (use --format openvino, or no --cache)")
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")
         if self.weight_format not in WEIGHT_FORMATS:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgegen.devices import DeviceOptions, Session, device_named
@@ -164,6 +165,16 @@ class Gate:
                 f"{where} ({worst.agreement:.0%}); use int8, a smaller --group-size, or lower "
                 "--min-agreement."
             )
+
+
+def worst(checks: Sequence[Parity]) -> Parity:
+    """One record for decode graphs of one format: the least agreement and the largest errors."""
+    found = min(checks, key=lambda parity: (parity.agreement, -parity.max_error))
+    return msgspec.structs.replace(
+        found,
+        max_error=max(parity.max_error for parity in checks),
+        rows_error=max(parity.rows_error for parity in checks),
+    )
 
 
 def relative(found: Logits, truth: Logits) -> float:

@@ -258,7 +258,8 @@ def make_verifier(options: GenerationOptions) -> Verifier:
 def choose_variant(
     bundle: Bundle, component: str, device: Device, precision: str | None = None
 ) -> Variant:
-    """The variant of a component this device takes, the smallest weights first."""
+    """The variant of a component this device takes: the smallest weights, then the cache it likes
+    best."""
     order = ("int4", "int8", "bf16", "fp16", "fp32")
     limits, found = device.limits, bundle.component(component).variants
     fits = [
@@ -280,6 +281,7 @@ def choose_variant(
         fits,
         key=lambda variant: (
             order.index(variant.precision.weight_format),
+            limits.caches.index(variant.cache.kind),
             len(variant.graph.outputs),
         ),
     )

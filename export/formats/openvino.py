@@ -20,13 +20,13 @@ from openvino import opset13
 
 from edgegen.errors import ExportError
 from edgegen.graph import Graph
-from edgegen.manifest import Precision, Variant
+from edgegen.manifest import Cache, Precision, Variant
 
 from ..checkpoint import Weight
 from ..families.base import Family
 from ..ops.onnx_ops import OnnxOps
 from ..options import ExportOptions
-from . import ir_file
+from . import ir_file, ir_state
 from .onnx import cache_of, record
 from .weight_file import WeightFile
 
@@ -41,49 +41,79 @@ ACTIVATION_GROUP = 32
 
 
 def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
-    """Write every graph of the family into ``folder``; variants by component.
+    """Write every graph of the family into ``folder``; variants by component, ``decode+KIND``
+    being ``decode`` with a further kind of cache.
 
     Raises ``ExportError`` when OpenVINO cannot convert a graph or changes its ports.
     """
+    kinds = cache_kinds(family, options)
     folder.mkdir(parents=True, exist_ok=True)
-    kind = "recurrent" if family.shape.recurrent_width else OnnxOps.cache_kind
     weights = family.weights()
-    graphs: dict[str, Graph] = {}
+    written: dict[str, tuple[Graph, Cache]] = {}
     used: set[str] = set()
     with closing(WeightFile(folder / "weights.bin")) as file:
         for name in family.graph_names():
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 at = Path(temporary)
-                recorded, graphs[name], parts = record_plain(family, name, kind, weights, at)
+                recorded, graph, parts = record_plain(family, name, weights, at)
                 # The model maps the temporary weights: it goes before they do.
                 model = narrow(convert(recorded), name, options)
-                ir_file.save(model, folder / f"{name}.xml", file)
+                for key, kind in caches_of(name, kinds):
+                    inside = kind == "stateful"
+                    made = ir_state.keep_inside(model, graph) if inside else (model, graph)
+                    ir_file.save(made[0], folder / file_of(key), file)
+                    written[key] = made[1], cache_of(family, name, kind)
+                    del made
                 del model
             used |= parts if name != "features" else set()
-    for name, graph in graphs.items():
-        ir_file.check(folder / f"{name}.xml", file.path, graph)
+    for key, (graph, _) in written.items():
+        ir_file.check(folder / file_of(key), file.path, graph)
     precision = precision_of(options, requantised(weights, used))
     return {
-        name: Variant(
+        key: Variant(
             format="openvino",
             precision=Precision(weight_format="fp32", rows="rounding")
-            if name == "features"
+            if key == "features"
             else precision,
             graph=graph,
-            file=f"graphs/{folder.name}/{name}.xml",
+            file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/{file.path.name}",),
-            cache=cache_of(family, name, kind),
+            cache=cache,
             lowering=OnnxOps.lowering,
-            settings=settings_of("fp32" if name == "features" else options.weight_format),
+            settings=settings_of("fp32" if key == "features" else options.weight_format),
         )
-        for name, graph in graphs.items()
+        for key, (graph, cache) in written.items()
     }
 
 
+def cache_kinds(family: Family, options: ExportOptions) -> tuple[str, ...]:
+    """The kinds of ``decode`` to write. Raises ``ExportError``."""
+    if not family.shape.recurrent_width:
+        return options.caches
+    if options.caches != (OnnxOps.cache_kind,):
+        raise ExportError(
+            f"cache {', '.join(options.caches)}: a {family.checkpoint.model_type} decoder has a "
+            "state per layer and no keys and values; leave --cache out."
+        )
+    return ("recurrent",)
+
+
+def caches_of(name: str, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Variants of a graph and their kinds: the first goes by the graph's own name."""
+    if name != "decode":
+        return [(name, "none")]
+    return [(name, kinds[0]), *((f"{name}+{kind}", kind) for kind in kinds[1:])]
+
+
+def file_of(key: str) -> str:
+    return f"{key.replace('+', '-')}.xml"
+
+
 def record_plain(
-    family: Family, name: str, kind: str, weights: dict[str, Weight], folder: Path
+    family: Family, name: str, weights: dict[str, Weight], folder: Path
 ) -> tuple[Path, Graph, set[str]]:
     """One graph as an ONNX file in float32, its ports, and the weights it holds."""
+    kind = "recurrent" if family.shape.recurrent_width else OnnxOps.cache_kind
     with closing(WeightFile(folder / "weights.data")) as dense:
         ops = OnnxOps(family.graph(name, kind), weights, dense)
         recorded, graph = record(family, name, ops)

@@ -87,6 +87,16 @@ Taps = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+Caches = Annotated[
+    str,
+    Option(
+        "--cache",
+        metavar="LIST",
+        help="How an OpenVINO decoder holds keys and values: append (the caller does), stateful "
+        "(the backend does), or both with a comma between.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
 Task = Annotated[
     str | None,
     Option(
@@ -155,6 +165,7 @@ def export(
     group_size: GroupSize = 32,
     symmetric: Symmetric = None,
     taps: Taps = "",
+    caches: Caches = "append",
     parity_prompts: ParityPrompts = None,
     min_agreement: MinAgreement = 0.9,
     no_parity: NoParity = False,
@@ -173,6 +184,7 @@ def export(
         group_size=group_size,
         symmetric=symmetric,
         taps=words(taps),
+        caches=words(caches),  # type: ignore[arg-type]
         parity=not no_parity,
         parity_prompts=() if parity_prompts is None else read_prompts(parity_prompts),
         min_agreement=min_agreement,

@@ -1,0 +1,68 @@
+"""The decode graph with its keys and values in the backend instead of in its ports.
+
+Made of an ``append`` graph: each past becomes a variable that is read and assigned. The rows that
+stand are gathered before the new ones follow, so a caller goes back by naming them the next time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from openvino import opset13
+from openvino.op import assign, read_value
+from openvino.op.util import Variable, VariableInfo
+
+from edgegen.graph import Graph, Port
+
+KEPT = Port(name="kept", dtype="int64", shape=("past",))
+
+
+def keep_inside(model: Any, graph: Graph) -> tuple[Any, Graph]:
+    """A stateful copy of an ``append`` decode model, and its ports; constants are shared.
+
+    A state has the id of the port it was, starts empty with each request and holds
+    ``[B, rows, heads, head_dim]``.
+    """
+    model = model.clone()
+    past = [port for port in graph.inputs if port.name.startswith(("past_key_", "past_value_"))]
+    places = {name: node for node in model.get_parameters() for name in node.output(0).get_names()}
+    kept = opset13.parameter([-1], np.int64, name=KEPT.name)
+    kept.output(0).set_names({KEPT.name})
+    batch = opset13.gather(
+        opset13.shape_of(places["tokens"], output_type="i64"),
+        opset13.constant(np.array([0])),
+        opset13.constant(0),
+    )
+    assigned = [remember(places[port.name], port, batch, kept) for port in past]
+    gone = {port.name for port in past}
+    inputs = tuple(port for port in graph.inputs if port.name not in gone)
+    outputs = tuple(port for port in graph.outputs if not port.name.startswith("new_"))
+    results = {name: node for node in model.get_results() for name in names_of(node)}
+    made = ov.Model(
+        [results[port.name] for port in outputs],
+        assigned,
+        [*(places[port.name] for port in inputs), kept],
+        graph.name,
+    )
+    return made, Graph(name=graph.name, inputs=(*inputs, KEPT), outputs=outputs)
+
+
+def names_of(result: Any) -> set[str]:
+    return set(result.input(0).get_source_output().get_names())
+
+
+def remember(past: Any, port: Port, batch: Any, kept: Any) -> Any:
+    """Put a variable in a past's place; what assigns past and new rows to it."""
+    heads, dim = port.shape[2:]
+    info = VariableInfo()
+    info.variable_id, info.data_type = port.name, ov.Type.f32
+    info.data_shape = ov.PartialShape([-1, -1, heads, dim])
+    variable = Variable(info)
+    shape = opset13.concat([batch, opset13.constant(np.array([0, heads, dim]))], 0)
+    empty = opset13.broadcast(opset13.constant(np.float32(0)), shape)
+    stand = opset13.gather(read_value(empty, variable), kept, opset13.constant(1))
+    (joined,) = past.output(0).get_target_inputs()  # past and new rows become one
+    joined.replace_source_output(stand.output(0))
+    return assign(joined.get_node(), variable)
