@@ -142,17 +142,16 @@ class Subject:
 
 
 def subjects(names: Sequence[str], precisions: Sequence[str]) -> Iterator[Subject]:
-    """Precision by precision, the models in order; a folder that is not here is left out, with a
-    warning."""
-    for graphs in (*ONNX, *OPENVINO):
-        for model in MODELS:
-            if model.name not in names or graphs not in model.graphs or graphs[1] not in precisions:
-                continue
-            checkpoint = model.checkpoint
-            if not checkpoint.startswith("pypi:") and not Path(checkpoint).is_dir():
-                warnings.warn(f"{checkpoint} is not here; {model.name} is left out", stacklevel=2)
-                continue
-            yield subject(model, graphs)
+    """In the order of the table, the quickest models first; one whose folder is not here is left
+    out, with a warning."""
+    for model in MODELS:
+        if model.name not in names:
+            continue
+        checkpoint = model.checkpoint
+        if not checkpoint.startswith("pypi:") and not Path(checkpoint).is_dir():
+            warnings.warn(f"{checkpoint} is not here; {model.name} is left out", stacklevel=2)
+            continue
+        yield from (subject(model, one) for one in model.graphs if one[1] in precisions)
 
 
 def subject(model: Model, graphs: Graphs) -> Subject:
