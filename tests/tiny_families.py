@@ -30,7 +30,7 @@ from edgegen.bundle_writer import BundleWriter
 from edgegen.export.build import manifest_of
 from edgegen.export.checkpoint import Checkpoint, Origin, Weight
 from edgegen.export.families import family_of
-from edgegen.export.options import ExportOptions, Format, WeightFormat
+from edgegen.export.options import CacheKind, ExportOptions, Format, WeightFormat
 from edgegen.export.sources.marian import _shapes  # pyright: ignore[reportPrivateUsage]
 from edgegen.manifest import GenerationDefaults, Tokenizer
 
@@ -145,6 +145,8 @@ def write_bundle(
     weight_format: WeightFormat = "fp32",
     defaults: Mapping[str, Any] | None = None,
     taps: tuple[str, ...] = (),
+    caches: tuple[CacheKind, ...] = ("append",),
+    group_size: int = 32,
     **overrides: Any,
 ) -> Path:
     """A bundle of ``CASES[name]`` in ``folder``. ``defaults`` replace fields of its generation
@@ -155,7 +157,13 @@ def write_bundle(
     )
     kind, family = family_of(checkpoint)
     options = ExportOptions(
-        model="tiny", output=folder, formats=formats, weight_format=weight_format, taps=taps
+        model="tiny",
+        output=folder,
+        formats=formats,
+        weight_format=weight_format,
+        group_size=group_size,
+        taps=taps,
+        caches=caches,
     )
     with BundleWriter(folder) as writer:
         written = [
