@@ -104,9 +104,7 @@ class AttentionOps(Primitives[V]):
         each = self.norm(self.reshape(x, (0, 0, heads, head_dim)), spec)
         return self.reshape(each, (0, 0, heads * head_dim))
 
-    def project(
-        self, x: V, spec: SelfAttention, counted: V | None = None
-    ) -> tuple[V, V, V]:
+    def project(self, x: V, spec: SelfAttention, counted: V | None = None) -> tuple[V, V, V]:
         """Query, key, value ``[B, n, heads * head_dim]`` with head norms and rotations applied."""
         packed, sizes = self.linear_packed(x, spec.projections, spec.biases)
         q, k, v = self.split(packed, sizes)

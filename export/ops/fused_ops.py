@@ -164,26 +164,32 @@ class FusedOps(OnnxOps):
 
     # ------------------------------------------------------- attention
 
-    def turning(self, rope: Rope, head_dim: int) -> tuple[str, str, str]:
+    def turning(self, rope: Rope, head_dim: int, counted: str | None) -> tuple[str, str, str]:
         """cos and sin rows of this call's positions, and the ids that pick them in order."""
 
         def rows(wave: str) -> str:
-            return self.reshape(self.rotation(wave, rope, head_dim), (-1, head_dim // 2))
+            waves = self.rotation(wave, rope, head_dim, counted)
+            return self.reshape(waves, (-1, rope.width(head_dim) // 2))
 
         def places() -> str:
             flat = self.arange(self.reshape(self.input("positions"), (-1,)), 0)
             shape = self.node("Shape", [self.input("positions")])
             return self.node("Reshape", [flat, shape])
 
-        cos = self.once((rope, head_dim, "cos rows"), lambda: rows("cos"))
-        sin = self.once((rope, head_dim, "sin rows"), lambda: rows("sin"))
+        key = (rope, head_dim, counted is None)
+        cos = self.once((*key, "cos rows"), lambda: rows("cos"))
+        sin = self.once((*key, "sin rows"), lambda: rows("sin"))
+        if counted is not None:  # one id: where the first row lies
+            return self.constant([0], "int64"), cos, sin
         return self.once("rope_places", places), cos, sin
 
-    def rotate(self, x: str, spec: SelfAttention, rope: Rope, heads: int) -> str:
-        turning = self.turning(rope, spec.head_dim)
+    def rotate(
+        self, x: str, rope: Rope, heads: int, head_dim: int, counted: str | None = None
+    ) -> str:
+        turning = self.turning(rope, head_dim, counted)
         return self.contrib(
-            "RotaryEmbedding", [x, *turning], 1, num_heads=heads, interleaved=0,
-            rotary_embedding_dim=spec.head_dim,
+            "RotaryEmbedding", [x, *turning], 1, num_heads=heads,
+            interleaved=int(rope.interleaved), rotary_embedding_dim=rope.width(head_dim),
         )[0]  # fmt: skip
 
     def companion(self, x: str) -> str:
@@ -266,7 +272,7 @@ class FusedOps(OnnxOps):
     def encode_attend(self, x: str, spec: SelfAttention, mask: str | None) -> str:
         if spec.heads != spec.kv_heads:
             return super().encode_attend(x, spec, mask)
-        inputs = list(self.project(x, spec))
+        inputs = list(self.project(x, spec, counted=x))
         if mask is not None:
             wide = mask if mask != self._shared.get("source_mask") else self.full_rows(mask, x)
             inputs += ["", "", wide]
@@ -277,7 +283,7 @@ class FusedOps(OnnxOps):
 
     def cross_attend(self, x: str, layer: int, spec: CrossAttention, masked: bool = True) -> str:
         inputs = [
-            self.companion(self.linear(x, spec.q, spec.q_bias)),
+            self.companion(self.cross_query(x, spec)),
             self.input(f"cross_key_{layer}"),
             self.input(f"cross_value_{layer}"),
         ]

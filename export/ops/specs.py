@@ -23,10 +23,20 @@ class Norm:
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """Rotary positions (arXiv 2104.09864), halves rotated, over the whole head."""
+    """Rotary positions (arXiv 2104.09864) on the first ``dims`` of a head, 0 being all of them.
+
+    A pair that turns together is a number and the one half of ``dims`` later, or with
+    ``interleaved`` its neighbour (GPT-J).
+    """
 
     theta: float
     inverse_scale: tuple[float, ...] = ()  # per-frequency factors, e.g. Llama 3's; empty is 1
+    dims: int = 0
+    interleaved: bool = False
+
+    def width(self, head_dim: int) -> int:
+        """Numbers of a head that are turned."""
+        return self.dims or head_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +77,12 @@ class SelfAttention(Attention):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossAttention(Attention):
-    """``k`` and ``v`` are applied in the encode graph, ``q`` and ``o`` in the decode graph."""
+    """``k`` and ``v`` are applied in the encode graph, ``q`` and ``o`` in the decode graph.
+
+    With ``rope`` queries turn by their position in the text and keys by theirs in the source.
+    """
+
+    rope: Rope | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
