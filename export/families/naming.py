@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
+from edgegen.errors import CheckpointError
+from edgegen.registry import unknown
+
 from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
+
+
+# transformers' names (``activations.py``) of the four functions there are here.
+ACTIVATIONS: Mapping[str, Activation] = {
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+def activation_of(name: str) -> Activation:
+    """Raises ``CheckpointError`` for a function the operations do not have."""
+    if name not in ACTIVATIONS:
+        raise CheckpointError(unknown("activation", name, list(ACTIVATIONS)))
+    return ACTIVATIONS[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +81,13 @@ class Naming:
         )
 
     def cross_attention(
-        self, at: str, *, heads: int, head_dim: int, scale: float | None = None
+        self,
+        at: str,
+        *,
+        heads: int,
+        head_dim: int,
+        kv_heads: int | None = None,
+        scale: float | None = None,
     ) -> CrossAttention:
         return CrossAttention(
             q=self.weight_of(at, self.q),
@@ -70,6 +99,7 @@ class Naming:
             v_bias=self.bias_of(at, self.v),
             o_bias=self.bias_of(at, self.o),
             heads=heads,
+            kv_heads=heads if kv_heads is None else kv_heads,
             head_dim=head_dim,
             scale=head_dim**-0.5 if scale is None else scale,
         )
@@ -83,6 +113,7 @@ class Naming:
             gate=None if gate is None else self.weight_of(at, gate),
             up_bias=self.bias_of(at, up),
             down_bias=self.bias_of(at, down),
+            gate_bias=None if gate is None else self.bias_of(at, gate),
             activation=activation,
         )
 

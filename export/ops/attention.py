@@ -9,6 +9,7 @@ from __future__ import annotations
 from .primitives import Primitives, V
 from .specs import (
     HIDDEN,
+    Attention,
     CrossAttention,
     Norm,
     RelativeBias,
@@ -30,8 +31,11 @@ class AttentionOps(Primitives[V]):
 
         return self.once("distances", make)
 
-    def decoder_mask(self, window: int = 0) -> V:
-        """Additive ``[B, 1, n, past + n]`` from ``visible``, older than ``window`` hidden too."""
+    def decoder_mask(self, window: int = 0, merged: bool = False) -> V:
+        """Additive ``[B, 1, n, past + n]`` from ``visible``, older than ``window`` hidden too.
+
+        ``merged`` ``[B, 1, n, S + past + n]``: the source comes first.
+        """
 
         def make() -> V:
             mask = self.input("visible")
@@ -40,7 +44,19 @@ class AttentionOps(Primitives[V]):
                 mask = self.where(near, mask, self.constant(HIDDEN))
             return self.unsqueeze(mask, 1)
 
-        return self.once(("mask", window), make)
+        mask = self.once(("mask", window), make)
+        if not merged:
+            return mask
+        return self.once(("merged", window), lambda: self.concat([self.source_rows(), mask], 3))
+
+    def source_rows(self) -> V:
+        """``source_mask`` for every row of a call, ``[B, 1, n, S]``."""
+
+        def make() -> V:
+            first = self.gather(self.input("visible"), self.constant([0], "int64"), 2)
+            return self.add(self.unsqueeze(self.scale(first, 0.0), 1), self.source_mask())
+
+        return self.once("source_rows", make)
 
     def relative_bias(self, spec: RelativeBias, distances: V) -> V:
         """``[B, n, T]`` distances -> ``[B, heads, n, T]``."""
@@ -108,28 +124,38 @@ class AttentionOps(Primitives[V]):
         """Query, key, value ``[B, n, heads * head_dim]`` with head norms and rotations applied."""
         packed, sizes = self.linear_packed(x, spec.projections, spec.biases)
         q, k, v = self.split(packed, sizes)
+        return self.as_query(q, spec, counted), self.as_key(k, spec, counted), v
+
+    def as_query(self, q: V, spec: Attention, counted: V | None = None) -> V:
+        """A projection with the norm of each head and the rotation there are."""
         if spec.q_norm is not None:
             q = self.head_norm(q, spec.q_norm, spec.heads, spec.head_dim)
+        if spec.rope is not None:
+            q = self.rotate(q, spec.rope, spec.heads, spec.head_dim, counted)
+        return q
+
+    def as_key(self, k: V, spec: Attention, counted: V | None = None) -> V:
+        """The same of keys."""
         if spec.k_norm is not None:
             k = self.head_norm(k, spec.k_norm, spec.kv_heads, spec.head_dim)
         if spec.rope is not None:
-            q = self.rotate(q, spec.rope, spec.heads, spec.head_dim, counted)
             k = self.rotate(k, spec.rope, spec.kv_heads, spec.head_dim, counted)
-        return q, k, v
+        return k
 
     def self_attend(self, x: V, layer: int, spec: SelfAttention, bias: V | None = None) -> V:
         """Decoder self-attention over the cache of ``layer`` and the new rows.
 
-        ``bias`` ``[B, heads, n, past + n]`` is added to the scores besides the mask.
+        ``bias`` ``[B, heads, n, past + n]`` is added to the scores besides the mask. Of a
+        ``merged`` attention the memory of ``layer`` is part of the past.
         """
         q, k, v = self.project(x, spec)
         shape = (0, 0, spec.kv_heads, spec.head_dim)
         new_key, new_value = self.reshape(k, shape), self.reshape(v, shape)
         self.output(f"new_key_{layer}", new_key)
         self.output(f"new_value_{layer}", new_value)
-        keys = self.concat([self.input(f"past_key_{layer}"), new_key], 1)
-        values = self.concat([self.input(f"past_value_{layer}"), new_value], 1)
-        mask = self.decoder_mask(spec.window)
+        keys = self.concat([*self.past(f"key_{layer}", spec.merged), new_key], 1)
+        values = self.concat([*self.past(f"value_{layer}", spec.merged), new_value], 1)
+        mask = self.decoder_mask(spec.window, spec.merged)
         mixed = self.attention(
             self.grouped(q, spec),
             self.transpose(keys, (0, 2, 3, 1)),
@@ -139,12 +165,19 @@ class AttentionOps(Primitives[V]):
         )
         return self.linear(mixed, spec.o, spec.o_bias)
 
-    def grouped(self, q: V, spec: SelfAttention) -> V:
+    def past(self, name: str, merged: bool) -> list[V]:
+        """What stands before the new rows, ``[B, rows, kv_heads, head_dim]`` each."""
+        past = self.input(f"past_{name}")
+        if not merged:
+            return [past]
+        return [self.transpose(self.input(f"cross_{name}"), (0, 2, 1, 3)), past]
+
+    def grouped(self, q: V, spec: Attention) -> V:
         """``[B, n, heads * head_dim]`` -> ``[B, heads, n, head_dim]``."""
         return self.heads(q, spec.heads, spec.head_dim)
 
-    def attention(self, q: V, keys: V, values: V, mask: V | None, spec: SelfAttention) -> V:
-        """softmax(q k scale + mask) v.
+    def attention(self, q: V, keys: V, values: V, mask: V | None, spec: Attention) -> V:
+        """softmax(capped(q k scale) + mask) v.
 
         Keys ``[B, kv_heads, head_dim, T]``, values ``[B, kv_heads, T, head_dim]``.
         Grouped queries share a key head by folding the group into the rows, so no key is copied.
@@ -152,12 +185,12 @@ class AttentionOps(Primitives[V]):
         group = spec.heads // spec.kv_heads
         width = spec.heads * spec.head_dim
         if group == 1:
-            scores = self.scale(self.matmul(q, keys), spec.scale)
+            scores = self.capped(self.scale(self.matmul(q, keys), spec.scale), spec.softcap)
             scores = scores if mask is None else self.add(scores, mask)
             return self.merge(self.matmul(self.softmax(scores), values), width)
         folded = self.reshape(q, (0, spec.kv_heads, group, -1, spec.head_dim))
         wide = self.reshape(keys, (0, spec.kv_heads, 1, spec.head_dim, -1))
-        scores = self.scale(self.matmul(folded, wide), spec.scale)
+        scores = self.capped(self.scale(self.matmul(folded, wide), spec.scale), spec.softcap)
         if mask is not None:
             scores = self.add(scores, self.unsqueeze(mask, 2))
         tall = self.reshape(values, (0, spec.kv_heads, 1, -1, spec.head_dim))
@@ -182,30 +215,47 @@ class AttentionOps(Primitives[V]):
             "source_mask", lambda: self.reshape(self.input("source_mask"), (0, 1, 1, -1))
         )
 
-    def remember(self, encoded: V, layer: int, spec: CrossAttention) -> None:
+    def source_window(self, x: V, before: int, after: int) -> V:
+        """``source_mask`` and what is more than ``before`` rows before a row or ``after`` behind
+        it, ``[B, 1, S, S]``; ``x`` is ``[B, S, width]``."""
+
+        def make() -> V:
+            rows, middle = self.arange(x, 1), (before - after) / 2
+            keys, queries = self.reshape(rows, (1, 1, 1, -1)), self.reshape(rows, (1, 1, -1, 1))
+            ahead = self.cast(self.binary("sub", keys, queries), "float32")
+            away = self.unary("abs", self.add(ahead, self.constant(middle)))
+            near = self.binary("less_equal", away, self.constant((before + after) / 2))
+            return self.where(near, self.source_mask(), self.constant(HIDDEN))
+
+        return self.once(("source_window", before, after), make)
+
+    def remember(self, encoded: V, layer: int, spec: Attention) -> None:
         """Keys and values of the decoder's ``layer``-th cross-attention, ``[B, heads, S, head_dim]``.
 
         Decoders with cross-attention in some layers only count those.
         """
         packed, sizes = self.linear_packed(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
         k, v = self.split(packed, sizes)
-        if spec.rope is not None:
-            k = self.rotate(k, spec.rope, spec.heads, spec.head_dim, counted=encoded)
-        self.output(f"cross_key_{layer}", self.heads(k, spec.heads, spec.head_dim))
-        self.output(f"cross_value_{layer}", self.heads(v, spec.heads, spec.head_dim))
+        k = self.as_key(k, spec, counted=encoded)
+        self.output(f"cross_key_{layer}", self.heads(k, spec.kv_heads, spec.head_dim))
+        self.output(f"cross_value_{layer}", self.heads(v, spec.kv_heads, spec.head_dim))
 
     def cross_query(self, x: V, spec: CrossAttention) -> V:
-        """``[B, n, heads * head_dim]``, turned where the attention has rotary positions."""
-        q = self.linear(x, spec.q, spec.q_bias)
-        return q if spec.rope is None else self.rotate(q, spec.rope, spec.heads, spec.head_dim)
+        """``[B, n, heads * head_dim]``, normed and turned where the attention asks for it."""
+        return self.as_query(self.linear(x, spec.q, spec.q_bias), spec)
 
     def cross_attend(self, x: V, layer: int, spec: CrossAttention, masked: bool = True) -> V:
         """Attention over memory ``layer``: what ``encode`` left for the decoder's
         ``layer``-th cross-attention."""
-        q = self.heads(self.cross_query(x, spec), spec.heads, spec.head_dim)
-        keys = self.transpose(self.input(f"cross_key_{layer}"), (0, 1, 3, 2))
-        scores = self.scale(self.matmul(q, keys), spec.scale)
-        if masked:
-            scores = self.add(scores, self.source_mask())
-        mixed = self.matmul(self.softmax(scores), self.input(f"cross_value_{layer}"))
-        return self.linear(self.merge(mixed, spec.heads * spec.head_dim), spec.o, spec.o_bias)
+        mixed = self.recall(self.cross_query(x, spec), layer, spec, masked)
+        return self.linear(mixed, spec.o, spec.o_bias)
+
+    def recall(self, q: V, layer: int, spec: CrossAttention, masked: bool) -> V:
+        """``[B, n, heads * head_dim]``: memory ``layer`` mixed as each query asks."""
+        return self.attention(
+            self.grouped(q, spec),
+            self.transpose(self.input(f"cross_key_{layer}"), (0, 1, 3, 2)),
+            self.input(f"cross_value_{layer}"),
+            self.source_mask() if masked else None,
+            spec,
+        )

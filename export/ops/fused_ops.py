@@ -20,7 +20,7 @@ from ..checkpoint import Blocks, Weight
 from ..formats.weight_file import WeightFile
 from ..quantisers.base import Quantiser
 from .onnx_ops import OPSET, OnnxOps
-from .specs import CrossAttention, Norm, Rope, SelfAttention
+from .specs import Attention, CrossAttention, Norm, Rope, SelfAttention
 
 Codes = NDArray[np.uint8]
 MICROSOFT = "com.microsoft"
@@ -69,13 +69,12 @@ class FusedOps(OnnxOps):
         offset = self.packed_bias(weights, biases)
         return self.quantised_product(x, "+".join(weights), self.blocks(weights), offset), sizes
 
-    def head(self, x: str, table: str, bias: str | None = None) -> None:
+    def by_table(self, x: str, table: str, bias: str | None) -> str:
         offset = None if bias is None else self.parameter(bias)
         if self.quantiser is not None:
-            self.output("logits", self.quantised_product(x, table, self.blocks((table,)), offset))
-            return
+            return self.quantised_product(x, table, self.blocks((table,)), offset)
         logits = self.contrib("FusedMatMul", [x, self.parameter(table)], 1, transB=1)[0]
-        self.output("logits", logits if offset is None else self.add(logits, offset))
+        return logits if offset is None else self.add(logits, offset)
 
     def blocks(self, names: Sequence[str]) -> Blocks:
         """The named matrices quantised and stacked along their outputs."""
@@ -219,20 +218,28 @@ class FusedOps(OnnxOps):
         pads = self.constant([0, 0, 0, 0, 0, 0, 1, 1], "int64")
         return self.once(("widened", mask), lambda: self.node("Pad", [mask, pads]))
 
-    def lengths(self) -> list[str]:
-        """GroupQueryAttention's own words: last row's index per batch row, and the total."""
+    def lengths(self, merged: bool) -> list[str]:
+        """GroupQueryAttention's own words: last row's index per batch row, and the total.
+
+        Of a ``merged`` attention the cache begins with the source's rows.
+        """
         spare = int(self.equal_rows)
+
+        def behind_source(size: str) -> str:
+            return self.add(size, self.size(self.input("source_mask"), 1)) if merged else size
 
         def last() -> str:
             n = self.size(self.input("tokens"), 1)
             end = self.add(self.input("past_length"), n)
-            return self.cast(self.binary("sub", end, self.constant(1 - spare, "int64")), "int32")
+            last = self.binary("sub", behind_source(end), self.constant(1 - spare, "int64"))
+            return self.cast(last, "int32")
 
         def total() -> str:
             size = self.size(self.input("visible"), 2)
-            return self.cast(self.add(size, self.constant(spare, "int64")), "int32")
+            spared = self.add(behind_source(size), self.constant(spare, "int64"))
+            return self.cast(spared, "int32")
 
-        return [self.once("last", last), self.once("total", total)]
+        return [self.once(("last", merged), last), self.once(("total", merged), total)]
 
     def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
         if spec.rope is None and spec.q_norm is None:
@@ -240,17 +247,18 @@ class FusedOps(OnnxOps):
             projected = [self.companion(packed), "", ""]
         else:
             projected = [self.companion(part) for part in self.project(x, spec)]
-        mask = self.decoder_mask(spec.window)
+        mask = self.decoder_mask(spec.window, spec.merged)
         if bias is not None:
             mask = self.once(("biased", bias, spec.window), lambda: self.add(mask, bias))
         caches = [self.input(f"key_cache_{layer}"), self.input(f"value_cache_{layer}")]
         mixed, keys, values = self.contrib(
             "GroupQueryAttention",
-            [*projected, *caches, *self.lengths(), "", "", "", self.widened(mask)],
+            [*projected, *caches, *self.lengths(spec.merged), "", "", "", self.widened(mask)],
             3,
             num_heads=spec.heads,
             kv_num_heads=spec.kv_heads,
             scale=spec.scale,
+            softcap=spec.softcap,
         )
         self.output(f"key_cache_out_{layer}", keys)
         self.output(f"value_cache_out_{layer}", values)
@@ -270,7 +278,7 @@ class FusedOps(OnnxOps):
         return self.once(("rows", mask), make)
 
     def encode_attend(self, x: str, spec: SelfAttention, mask: str | None) -> str:
-        if spec.heads != spec.kv_heads:
+        if not has_kernel(spec):
             return super().encode_attend(x, spec, mask)
         inputs = list(self.project(x, spec, counted=x))
         if mask is not None:
@@ -282,18 +290,25 @@ class FusedOps(OnnxOps):
         return self.linear(mixed, spec.o, spec.o_bias)
 
     def cross_attend(self, x: str, layer: int, spec: CrossAttention, masked: bool = True) -> str:
-        inputs = [
-            self.companion(self.cross_query(x, spec)),
-            self.input(f"cross_key_{layer}"),
-            self.input(f"cross_value_{layer}"),
-        ]
+        q = self.companion(self.cross_query(x, spec))
+        mixed = self.alone(self.recall(q, layer, spec, masked))
+        return self.linear(mixed, spec.o, spec.o_bias)
+
+    def recall(self, q: str, layer: int, spec: CrossAttention, masked: bool) -> str:
+        if not has_kernel(spec):
+            return super().recall(q, layer, spec, masked)
+        inputs = [q, self.input(f"cross_key_{layer}"), self.input(f"cross_value_{layer}")]
         if masked:
             mask = self.full_rows(self.source_mask(), self.input("tokens"), self.equal_rows)
             inputs += ["", "", mask]
-        mixed = self.contrib(
+        return self.contrib(
             "MultiHeadAttention", inputs, 1, num_heads=spec.heads, scale=spec.scale
         )[0]
-        return self.linear(self.alone(mixed), spec.o, spec.o_bias)
+
+
+def has_kernel(spec: Attention) -> bool:
+    """Whether MultiHeadAttention does it: it knows neither shared key heads nor bounded scores."""
+    return spec.heads == spec.kv_heads and not spec.softcap
 
 
 def pack(codes: Codes, bits: int) -> Codes:

@@ -141,11 +141,11 @@ class OnnxOps(Ops[str]):
         name = "+".join(b or f"{w}.zeros" for w, b in zip(weights, biases, strict=True))
         return self.initialiser(name, np.concatenate(parts))
 
-    def head(self, x: str, table: str, bias: str | None = None) -> None:
-        """The table keeps its ``[V, width]`` layout, so a tied embedding is stored once."""
+    def by_table(self, x: str, table: str, bias: str | None) -> str:
+        """The table keeps its ``[V, width]`` layout."""
         turned = self.node("Transpose", [self.parameter(table)], perm=[1, 0])
         logits = self.node("MatMul", [x, turned])
-        self.output("logits", logits if bias is None else self.add(logits, self.parameter(bias)))
+        return logits if bias is None else self.add(logits, self.parameter(bias))
 
     def gather_rows(self, table: str, ids: str) -> str:
         return self.node("Gather", [self.parameter(table), ids], axis=0)

@@ -122,6 +122,10 @@ class Primitives(ABC, Generic[V]):
     def scale(self, x: V, factor: float) -> V:
         return x if factor == 1.0 else self.mul(x, self.constant(factor))
 
+    def capped(self, x: V, bound: float) -> V:
+        """``bound tanh(x / bound)``; as it is for a bound of 0."""
+        return self.scale(self.unary("tanh", self.scale(x, 1 / bound)), bound) if bound else x
+
     def once(self, key: Any, make: Any) -> V:
         """A value computed once a graph and shared by its layers (masks, rotations)."""
         if key not in self._shared:

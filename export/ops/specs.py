@@ -41,30 +41,40 @@ class Rope:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Projections ``[heads * head_dim, width]``, their biases where there are any, and numbers."""
+    """Projections ``[heads * head_dim, width]``, their biases where there are any, and numbers.
+
+    Norms are those of each head's query and key. ``softcap`` c > 0 makes a score s
+    ``c tanh(s / c)``, before masks (Gemma 2, arXiv 2408.00118).
+    """
 
     q: str
     k: str
     v: str
     o: str
     heads: int
+    kv_heads: int
     head_dim: int
     scale: float
     q_bias: str | None = None
     k_bias: str | None = None
     v_bias: str | None = None
     o_bias: str | None = None
+    rope: Rope | None = None
+    q_norm: Norm | None = None
+    k_norm: Norm | None = None
+    softcap: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelfAttention(Attention):
-    """``window`` keeps the last ``window`` positions, the query's own included; 0 keeps all."""
+    """``window`` keeps the last ``window`` positions, the query's own included; 0 keeps all.
 
-    kv_heads: int
-    rope: Rope | None = None
-    q_norm: Norm | None = None
-    k_norm: Norm | None = None
+    With ``merged`` the layer's memory stands before the text's own rows, outside any window, and
+    one softmax goes over both (T5Gemma 2, arXiv 2512.14856).
+    """
+
     window: int = 0
+    merged: bool = False
 
     @property
     def projections(self) -> tuple[str, str, str]:
@@ -82,8 +92,6 @@ class CrossAttention(Attention):
     With ``rope`` queries turn by their position in the text and keys by theirs in the source.
     """
 
-    rope: Rope | None = None
-
 
 @dataclass(frozen=True, kw_only=True)
 class FeedForward:
@@ -95,6 +103,7 @@ class FeedForward:
     gate: str | None = None
     up_bias: str | None = None
     down_bias: str | None = None
+    gate_bias: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
