@@ -13,8 +13,9 @@ from edgegen.runtime.decoder import Scores
 from edgegen.runtime.drafters.base import Drafter
 from edgegen.runtime.drafters.none import NoDraft
 from edgegen.runtime.filters import LogitsFilter, RepetitionPenalty
-from edgegen.runtime.generation import Generation, Step
+from edgegen.runtime.generation import Step
 from edgegen.runtime.sampling import Greedy, Sampler, Sampling
+from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.stopping import Stopping
 from edgegen.runtime.verify import MatchVerifier
 
@@ -79,7 +80,7 @@ def run(
     trail: int = 10**6,
     seed: int = 0,
 ) -> list[Step]:
-    generation = Generation(
+    generation = SpeculativeDecoding(
         target=Rounding(seed, trail),
         sampler=sampler,
         filters=filters,
