@@ -69,9 +69,12 @@ def add_tokenizers(checkpoint: Checkpoint, writer: BundleWriter) -> dict[str, To
         if files.kind == "bytes":
             records[role] = Tokenizer(kind="bytes", offset=files.offset)
         else:
-            path = f"tokenizers/{role}.json"
+            path, pieces = f"tokenizers/{role}.json", None
             writer.add_file(path, files.data)
-            records[role] = Tokenizer(kind="tokenizers", path=path, offset=files.offset)
+            if files.vocabulary:
+                pieces = f"tokenizers/{role}.vocabulary.json"
+                writer.add_file(pieces, files.vocabulary)
+            records[role] = Tokenizer(kind="tokenizers", path=path, vocabulary=pieces)
     return records
 
 
@@ -157,6 +160,7 @@ def manifest_of(
         files=(),
         provenance=provenance_of(checkpoint, options),
         speech=family.speech(),
+        translation=family.translation(),
         chat=chat_of(checkpoint),
         parity=parity,
     )

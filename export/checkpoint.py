@@ -59,15 +59,23 @@ class Weight:
             origin=origin or str(array.dtype),
         )
 
+    def equals(self, other: Weight) -> bool:
+        """Whether the values are the same: a tied table under another name."""
+        return self is other or (
+            self.shape == other.shape and np.array_equal(self.read(), other.read())
+        )
+
 
 @dataclass(frozen=True)
 class TokenizerFiles:
     """A tokenizer as it goes into the bundle. ``kind``: ``tokenizers`` (a tokenizer.json in
-    ``data``) or ``bytes`` (no file; byte values plus ``offset``, ByT5)."""
+    ``data``) or ``bytes`` (no file; byte values plus ``offset``, ByT5). ``vocabulary``: a JSON
+    object that numbers the pieces ``data`` cuts text into, where ``data`` does not itself."""
 
     kind: str
     data: bytes = b""
     offset: int = 0
+    vocabulary: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)

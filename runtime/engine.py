@@ -178,6 +178,7 @@ class Engine:
             vocabulary=manifest.vocabulary,
             speech=manifest.speech,
             encode=encode,
+            most=most,
         )
         model = None
         if self.companion is not None and self.drafts_with_model(options):

@@ -65,6 +65,23 @@ class NoRepeatNgram:
         logits[_known(ids[size - 1 :][match], len(logits))] = -np.inf
 
 
+@dataclass(frozen=True)
+class EncoderNoRepeatNgram:
+    """Forbid a token that would make the last ``size`` decoder tokens occur in the source."""
+
+    size: int
+
+    def apply(self, logits: Row, history: History) -> None:
+        ids, source, size = history.decoder_ids, history.source, self.size
+        windows = len(source) - size + 1
+        if windows < 1 or len(ids) < size - 1:
+            return
+        match = np.ones(windows, np.bool_)
+        for offset in range(size - 1):
+            match &= source[offset : offset + windows] == ids[len(ids) - size + 1 + offset]
+        logits[_known(source[size - 1 :][match], len(logits))] = -np.inf
+
+
 class BadWords:
     """Forbid the last token of a sequence when the decoder's text ends with the ones before it.
 
@@ -198,27 +215,31 @@ def build_filters(
     vocabulary: int,
     speech: Speech | None = None,
     encode: Encode | None = None,
+    most: int = 0,
 ) -> tuple[LogitsFilter, ...]:
     """The filters in the order they apply; empty when none is active.
 
+    ``most`` is how many tokens may be generated, for a token the bundle forces at that limit.
     ``encode`` turns a bad word into ids without special tokens. Forced tokens come last: nothing
     can forbid them. Raises ``InputError`` for ids outside the vocabulary, bad words without a
     tokenizer, and timestamps asked of a model that has none.
     """
-    forced = {**dict(defaults.forced), **dict(options.forced)}
-    words = _bad_words(options, defaults.end, encode)
+    forced, rules = _forced(options, defaults, most), options.rules(defaults)
+    words = _bad_words(options, defaults, encode)
     suppress = tuple(sorted({*defaults.suppress, *options.suppress}))
     _check_ids(vocabulary, forced=forced.values(), suppress=suppress, bad_words=sum(words, ()))
     opening = next(index for index in range(len(forced) + 1) if index not in forced)
     filters: list[LogitsFilter] = []
-    if options.repetition_penalty != 1:
-        filters.append(RepetitionPenalty(options.repetition_penalty))
-    if options.no_repeat_ngram_size:
-        filters.append(NoRepeatNgram(options.no_repeat_ngram_size))
+    if rules.repetition_penalty != 1:
+        filters.append(RepetitionPenalty(rules.repetition_penalty))
+    if rules.no_repeat_ngram_size:
+        filters.append(NoRepeatNgram(rules.no_repeat_ngram_size))
+    if rules.encoder_no_repeat_ngram_size:
+        filters.append(EncoderNoRepeatNgram(rules.encoder_no_repeat_ngram_size))
     if words:
         filters.append(BadWords(words))
-    if options.min_new_tokens and defaults.end:
-        filters.append(MinNewTokens(options.min_new_tokens, defaults.end))
+    if rules.min_new_tokens and defaults.end:
+        filters.append(MinNewTokens(rules.min_new_tokens, defaults.end))
     if suppress:
         filters.append(SuppressTokens(suppress))
     if defaults.suppress_at_start:
@@ -230,17 +251,27 @@ def build_filters(
     return tuple(filters)
 
 
+def _forced(
+    options: GenerationOptions, defaults: GenerationDefaults, most: int
+) -> dict[int, int]:
+    """Token by index; at the same index the limit's wins over the bundle's, the caller's over all.
+    """
+    last = {most - 1: defaults.forced_end} if most and defaults.forced_end >= 0 else {}
+    return {**dict(defaults.forced), **last, **dict(options.forced)}
+
+
 def _bad_words(
-    options: GenerationOptions, ends: tuple[int, ...], encode: Encode | None
+    options: GenerationOptions, defaults: GenerationDefaults, encode: Encode | None
 ) -> list[tuple[int, ...]]:
-    words = list(options.bad_words_ids)
+    words = [*defaults.bad_words_ids, *options.bad_words_ids]
     if options.bad_words and encode is None:
         raise InputError("bad_words: this bundle has no tokenizer; give bad_words_ids instead.")
     if encode is not None:
         for word in options.bad_words:
             words += [tuple(encode(word)), tuple(encode(f" {word}"))]
     # A text must be able to end: a lone end token is never a bad word.
-    return [word for word in dict.fromkeys(words) if word and word not in {(end,) for end in ends}]
+    ends = {(end,) for end in defaults.end}
+    return [word for word in dict.fromkeys(words) if word and word not in ends]
 
 
 def _timestamps(

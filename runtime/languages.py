@@ -1,4 +1,4 @@
-"""Names of spoken languages and the codes a speech model's language tokens carry."""
+"""Names of languages and the codes a model's language tokens carry."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 from edgegen.errors import InputError
+from edgegen.manifest import GenerationDefaults
 from edgegen.registry import unknown
 
 from .drafters import DRAFTERS
@@ -19,6 +20,16 @@ from .verify import VERIFIERS
 
 Task = Literal["transcribe", "translate"]
 VerifierName = Literal["match", "rejection", "typical"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Those options of which a bundle may have its own, decided."""
+
+    min_new_tokens: int
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    encoder_no_repeat_ngram_size: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +41,8 @@ class GenerationOptions:
 
     # Most tokens to emit, the end token included; None takes the bundle's default.
     max_new_tokens: int | None = None
-    # The end tokens are forbidden until this many tokens are out.
-    min_new_tokens: int = 0
+    # The end tokens are forbidden until this many tokens are out; None takes the bundle's rule.
+    min_new_tokens: int | None = None
     # False takes the likeliest token and ignores temperature, top_k, top_p, min_p and seed.
     do_sample: bool = False
     # Logits are divided by it before anything is cut; below 1 is more certain.
@@ -42,10 +53,13 @@ class GenerationOptions:
     top_p: float = 1.0
     # Drop tokens less likely than this share of the likeliest one; 0 drops none.
     min_p: float = 0.0
-    # Above 1 makes every token already in the decoder's text less likely; 1 is off.
-    repetition_penalty: float = 1.0
-    # No run of this many tokens occurs twice in the decoder's text; 0 is off.
-    no_repeat_ngram_size: int = 0
+    # Above 1 makes every token already in the decoder's text less likely; 1 is off and None takes
+    # the bundle's rule.
+    repetition_penalty: float | None = None
+    # No run of this many tokens occurs twice in the decoder's text; 0 is off, None as above.
+    no_repeat_ngram_size: int | None = None
+    # No run of this many tokens of the source occurs in the decoder's text; 0 is off, None as above.
+    encoder_no_repeat_ngram_size: int | None = None
     # Texts that may not be written, in the tokenizer's own spelling of them, with or
     # without a space before; another spelling of the same letters stays possible.
     bad_words: tuple[str, ...] = ()
@@ -61,8 +75,11 @@ class GenerationOptions:
     suppress: tuple[int, ...] = ()
     # (index among the new tokens, id) pairs; they win over the bundle's at the same index.
     forced: tuple[tuple[int, int], ...] = ()
-    # Language spoken or wanted, as the bundle names it; None lets the model or bundle decide.
+    # Language spoken, or of a translation the one wanted: a name or the bundle's code; None lets the
+    # model or bundle decide.
     language: str | None = None
+    # Language a translation is from; None takes the bundle's default.
+    source_language: str | None = None
     # What a speech model is to write: the words spoken, or their English translation.
     task: Task | None = None
     # Whether a speech model is to write timestamps.
@@ -97,18 +114,27 @@ class GenerationOptions:
             raise InputError(f"generation options: {' '.join(strange)}")
         return replace(self, **changes)
 
+    def rules(self, defaults: GenerationDefaults) -> Rules:
+        """What holds of a bundle's text: what is asked for, else what the bundle says."""
+        asked = {field.name: getattr(self, field.name) for field in fields(Rules)}
+        return Rules(**{
+            name: getattr(defaults, name) if value is None else value
+            for name, value in asked.items()
+        })  # fmt: skip
+
 
 # field: (whole number?, None allowed?, lowest, whether the lowest itself is allowed, highest)
 _RANGES: dict[str, tuple[bool, bool, float, bool, float]] = {
     "max_new_tokens": (True, True, 1, True, math.inf),
-    "min_new_tokens": (True, False, 0, True, math.inf),
+    "min_new_tokens": (True, True, 0, True, math.inf),
     "temperature": (False, False, 0, False, math.inf),
     "top_k": (True, False, 0, True, math.inf),
     "top_p": (False, False, 0, False, 1),
     "min_p": (False, False, 0, True, 1),
     "assistant_confidence_threshold": (False, False, 0, True, 1),
-    "repetition_penalty": (False, False, 0, False, math.inf),
-    "no_repeat_ngram_size": (True, False, 0, True, math.inf),
+    "repetition_penalty": (False, True, 0, False, math.inf),
+    "no_repeat_ngram_size": (True, True, 0, True, math.inf),
+    "encoder_no_repeat_ngram_size": (True, True, 0, True, math.inf),
     "seed": (True, False, 0, True, 2**64 - 1),
     "logprobs": (True, True, 0, True, math.inf),
     "num_assistant_tokens": (True, True, 1, True, math.inf),
@@ -130,7 +156,7 @@ def _number_faults(options: GenerationOptions) -> list[str]:
             wanted = f"{'a whole number' if whole else 'a number'} {bound}{way_out}"
             faults.append(f"{name} must be {wanted}, got {value!r}")
     most, least = options.max_new_tokens, options.min_new_tokens
-    if not faults and most is not None and least > most:
+    if not faults and most is not None and least is not None and least > most:
         faults.append(f"min_new_tokens={least} is more than max_new_tokens={most}")
     return faults
 
@@ -148,8 +174,10 @@ def _kind_faults(options: GenerationOptions) -> list[str]:
     ]
     if options.task not in (None, "transcribe", "translate"):
         faults.append(f"task must be 'transcribe', 'translate' or None, got {options.task!r}")
-    if options.language is not None and not _text(options.language):
-        faults.append(f"language must be a name or None, got {options.language!r}")
+    for name in ("language", "source_language"):
+        language: object = getattr(options, name)
+        if language is not None and not _text(language):
+            faults.append(f"{name} must be a name or None, got {language!r}")
     if options.draft not in DRAFTERS:
         faults.append(unknown("drafter", str(options.draft), list(DRAFTERS)).rstrip("."))
     if options.draft_store is not None and not isinstance(cast(object, options.draft_store), Path):

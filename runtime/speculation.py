@@ -82,8 +82,8 @@ def noise_of(engine: Engine, options: GenerationOptions) -> float:
         and found.weight_format == variant.precision.weight_format
         and not found.skipped
     ]
-    penalty = max(options.repetition_penalty, 1.0 / options.repetition_penalty)
-    return SAFETY * penalty * max(seen, default=UNSEEN)
+    penalty = options.rules(engine.manifest.generation).repetition_penalty
+    return SAFETY * max(penalty, 1.0 / penalty) * max(seen, default=UNSEEN)
 
 
 def measure_engine(engine: Engine) -> Costs:

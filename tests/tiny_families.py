@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import tiny_bart
 import tiny_causal
 import torch
 from tiny import checkpoint_of, tiny_t5_model
@@ -133,6 +134,7 @@ CASES: Mapping[str, Case] = {
     "mt5": Case(family="t5", make=tiny_mt5),
     "whisper": Case(family="whisper", make=tiny_whisper),
     "marian-ssru": Case(family="marian-ssru", make=tiny_marian),
+    **tiny_bart.CASES,
     **tiny_causal.CASES,
 }
 
@@ -153,7 +155,7 @@ def write_bundle(
     record, ``overrides`` are the configuration's own words."""
     case = CASES[name]
     checkpoint = replace(
-        case.make(**overrides), tokenizers={"source": tokenizer(end=case.family == "t5")}
+        case.make(**overrides), tokenizers={"source": tokenizer(end=case.family in ("t5", "bart"))}
     )
     kind, family = family_of(checkpoint)
     options = ExportOptions(

@@ -10,7 +10,6 @@ from edgegen.registry import unknown
 
 from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
 
-
 # transformers' names (``activations.py``) of the four functions there are here.
 ACTIVATIONS: Mapping[str, Activation] = {
     "relu": "relu",

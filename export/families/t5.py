@@ -7,7 +7,6 @@ a position) get the same bias wherever their rows stand.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,6 @@ from edgegen.manifest import GenerationDefaults
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import (
-    Activation,
     CrossAttention,
     FeedForward,
     Norm,
@@ -26,15 +24,7 @@ from ..ops.specs import (
     SelfAttention,
 )
 from .base import Family, Shape, end_ids
-from .naming import Naming
-
-ACTIVATIONS: Mapping[str, Activation] = {
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "silu": "silu",
-}
-
+from .naming import Naming, activation_of
 
 class T5(Family):
     """Encoder and decoder stacks of one width; depths may differ."""
@@ -53,9 +43,7 @@ class T5(Family):
         projection = str(config.get("feed_forward_proj", "relu"))
         self.gated = projection.startswith("gated-")
         name = projection.removeprefix("gated-")
-        self.activation: Activation = ACTIVATIONS[
-            "gelu_new" if projection == "gated-gelu" else name
-        ]
+        self.activation = activation_of("gelu_new" if projection == "gated-gelu" else name)
         self.scaled = self.is_scaled()
         self.tied = self.is_tied()
         self.buckets = int(config.get("relative_attention_num_buckets", 32))
@@ -90,7 +78,7 @@ class T5(Family):
         head = self.checkpoint.weights.get("lm_head.weight")
         if head is None:
             return True
-        return np.array_equal(head.read(), self.checkpoint.weights["shared.weight"].read())
+        return head.equals(self.checkpoint.weights["shared.weight"])
 
     def weights(self) -> dict[str, Weight]:
         found = dict(self.checkpoint.weights)

@@ -149,6 +149,7 @@ def manifest_faults(manifest: Manifest) -> list[str]:
         for index, variant in enumerate(component.variants):
             faults += _variant_faults(f"component {shown(name)}[{index}]", variant, listed)
     faults += _id_faults(manifest.generation, manifest.vocabulary)
+    faults += _language_faults(manifest)
     faults += _draft_faults(manifest.drafts, set(manifest.components))
     return faults
 
@@ -174,6 +175,8 @@ def _tokenizer_faults(where: str, tokenizer: Tokenizer, listed: set[str]) -> Ite
         yield f"{where} has no path"
     if tokenizer.path is not None and tokenizer.path not in listed:
         yield f"{where} names {shown(tokenizer.path)}, which is not in files"
+    if tokenizer.vocabulary is not None and tokenizer.vocabulary not in listed:
+        yield f"{where} names {shown(tokenizer.vocabulary)}, which is not in files"
 
 
 def _variant_faults(where: str, variant: Variant, listed: set[str]) -> Iterator[str]:
@@ -230,10 +233,24 @@ def _id_faults(generation: GenerationDefaults, vocabulary: int) -> Iterator[str]
         "forced": tuple(token for _, token in generation.forced),
         "suppress": generation.suppress,
         "suppress_at_start": generation.suppress_at_start,
+        "forced_end": (generation.forced_end,),
+        "bad_words_ids": sum(generation.bad_words_ids, ()),
     }
     for name, ids in groups.items():
         if ids and max(ids) >= vocabulary:
             yield f"generation.{name} holds {max(ids)}, the vocabulary has {vocabulary} ids"
+
+
+def _language_faults(manifest: Manifest) -> Iterator[str]:
+    """Languages the decoder is given or made to say index its own tables."""
+    translation = manifest.translation
+    if translation is None:
+        return
+    highest = max(translation.languages.values())
+    if translation.target != "before" and highest >= manifest.vocabulary:
+        yield f"translation holds {highest}, the vocabulary has {manifest.vocabulary} ids"
+    if translation.default_source and translation.default_source not in translation.languages:
+        yield f"translation has the unknown language {shown(translation.default_source)}"
 
 
 def _draft_faults(drafts: tuple[DraftComponent, ...], components: set[str]) -> Iterator[str]:

@@ -48,11 +48,16 @@ class File(Part, frozen=True, kw_only=True):
 
 
 class Tokenizer(Part, frozen=True, kw_only=True):
-    """``kind``: ``tokenizers`` (a tokenizer.json at ``path``) or ``bytes`` (id = byte + offset)."""
+    """``kind``: ``tokenizers`` (a tokenizer.json at ``path``) or ``bytes`` (id = byte + offset).
+
+    ``vocabulary`` names a JSON object of pieces and ids: the tokenizer.json then only cuts text into
+    pieces, and a piece the object lacks is its ``<unk>``.
+    """
 
     kind: Literal["tokenizers", "bytes"]
     path: RelativePath | None = None
     offset: Small = 0
+    vocabulary: RelativePath | None = None
 
 
 class Precision(Part, frozen=True, kw_only=True):
@@ -107,7 +112,10 @@ class GenerationDefaults(Part, frozen=True, kw_only=True):
     """Special ids and limits. Ids are the target tokenizer's.
 
     ``start`` is fed before the first token; -1 stands for an all-zero embedding (Marian).
-    ``forced`` are (index among generated tokens, id). ``max_positions`` 0 means no limit.
+    ``source_prefix`` and ``source_suffix`` stand around a source's own ids; where both are empty,
+    what the tokenizer's post-processor puts there. ``forced`` are (index among generated tokens,
+    id), ``forced_end`` is the token at the length limit (-1: none). ``max_positions`` 0 means no
+    limit. From ``min_new_tokens`` on: rules that hold unless a request says otherwise.
     """
 
     start: tuple[OptionalId, ...]
@@ -116,6 +124,7 @@ class GenerationDefaults(Part, frozen=True, kw_only=True):
     source_prefix: tuple[TokenId, ...] = ()
     source_suffix: tuple[TokenId, ...] = ()
     forced: tuple[tuple[Small, TokenId], ...] = ()
+    forced_end: OptionalId = -1
     suppress: tuple[TokenId, ...] = ()
     suppress_at_start: tuple[TokenId, ...] = ()
     max_positions: Length = 0
@@ -123,6 +132,25 @@ class GenerationDefaults(Part, frozen=True, kw_only=True):
     # Long text is split into sentences, each its own source.
     sentences: bool = False
     max_new_tokens: Positive = 256
+    bad_words_ids: tuple[tuple[TokenId, ...], ...] = ()
+    min_new_tokens: Length = 0
+    no_repeat_ngram_size: Small = 0
+    encoder_no_repeat_ngram_size: Small = 0
+    repetition_penalty: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class Translation(Part, frozen=True, kw_only=True):
+    """Languages a text model takes: its own codes, and the tokens that say them.
+
+    ``source``: the source language's token stands before or after the whole source, or nowhere.
+    ``target``: the wanted language's token is the decoder's start, is forced as the first token, or
+    stands before the source. ``default_source`` may be empty.
+    """
+
+    languages: Annotated[dict[Name, TokenId], Meta(min_length=1)]
+    source: Literal["none", "before", "after"]
+    target: Literal["start", "first", "before"]
+    default_source: Annotated[str, Meta(max_length=256)] = ""
 
 
 class Speech(Part, frozen=True, kw_only=True):
@@ -209,6 +237,7 @@ class Manifest(Part, frozen=True, kw_only=True):
     files: tuple[File, ...]
     provenance: Provenance
     speech: Speech | None = None
+    translation: Translation | None = None
     chat: Chat | None = None
     drafts: tuple[DraftComponent, ...] = ()
     parity: tuple[Parity, ...] = ()

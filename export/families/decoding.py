@@ -1,0 +1,59 @@
+"""What a checkpoint says of its own decoding, as a bundle's defaults.
+
+transformers reads the rules from generation_config.json, or from config.json where there is no such
+file, never from both (``GenerationMixin``, ``GenerationConfig.from_model_config``). Special ids are
+looked for in both: a file that names none leaves them to the configuration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgegen.manifest import GenerationDefaults
+
+from ..checkpoint import Checkpoint
+from .base import end_ids
+
+FALLBACK = 256  # new tokens where nothing is said
+
+
+def decoding_defaults(
+    checkpoint: Checkpoint, *, positions: int, max_source: int
+) -> GenerationDefaults:
+    """For an encoder-decoder whose decoder starts from one token and has ``positions`` places."""
+    rules = {k: v for k, v in (checkpoint.generation or checkpoint.config).items() if v is not None}
+    ids = {**checkpoint.config, **rules}
+    ends = end_ids(ids, 2)
+    start, first = ids.get("decoder_start_token_id"), rules.get("forced_bos_token_id")
+    words = [tuple(map(int, word)) for word in rules.get("bad_words_ids") or ()]
+    never = {word[0] for word in words if len(word) == 1 and word[0] not in ends}
+    return GenerationDefaults(
+        start=(int(ids["bos_token_id"] if start is None else start),),
+        end=ends,
+        pad=int(ids.get("pad_token_id") or 0),
+        forced=() if first is None else ((0, int(first)),),
+        forced_end=min(end_ids({"eos_token_id": rules.get("forced_eos_token_id")}, -1)),
+        suppress=tuple(sorted(never | {int(i) for i in rules.get("suppress_tokens") or ()})),
+        suppress_at_start=tuple(int(i) for i in rules.get("begin_suppress_tokens") or ()),
+        bad_words_ids=tuple(word for word in words if len(word) > 1),
+        min_new_tokens=least(rules),
+        no_repeat_ngram_size=int(rules.get("no_repeat_ngram_size") or 0),
+        encoder_no_repeat_ngram_size=int(rules.get("encoder_no_repeat_ngram_size") or 0),
+        repetition_penalty=float(rules.get("repetition_penalty") or 1.0),
+        max_positions=positions,
+        max_source=max_source,
+        max_new_tokens=min(most(rules), positions),
+    )
+
+
+def least(rules: Mapping[str, Any]) -> int:
+    """``min_length`` counts the start token, ``min_new_tokens`` does not and wins."""
+    said = rules.get("min_new_tokens")
+    return int(said) if said is not None else max(0, int(rules.get("min_length") or 0) - 1)
+
+
+def most(rules: Mapping[str, Any]) -> int:
+    """The same of ``max_length`` and ``max_new_tokens``."""
+    said = rules.get("max_new_tokens")
+    return int(said) if said is not None else int(rules.get("max_length") or FALLBACK + 1) - 1
