@@ -38,6 +38,8 @@ class StepRecord(msgspec.Struct, frozen=True, array_like=True):
     draft_seconds: float
     decode_seconds: float
     seconds: float
+    reruns: int = 0
+    flips: int = 0
 
 
 class PassRecord(Part, frozen=True, kw_only=True):
@@ -260,6 +262,8 @@ def _timed(record: PassRecord) -> Pass:
                 decode_seconds=step.decode_seconds,
                 seconds=step.seconds,
                 cut=Cut(len(step.tokens)),
+                reruns=step.reruns,
+                flips=step.flips,
             )
             for step in record.steps
         ),

@@ -49,6 +49,9 @@ MARKDOWN: tuple[tuple[str, int], ...] = (
     ("acceptance_histogram", 0),
     ("draft_ms", 2),
     ("verify_ms", 2),
+    ("reruns", 0),
+    ("flips", 0),
+    ("flip_rate", 5),
     ("speedup", 2),
     ("identical_to_plain", 0),
     ("lossless", 0),
@@ -123,6 +126,11 @@ def notes(profile: Profile) -> list[str]:
         who += summary.drafter
         if not summary.repeatable:
             found.append(f"NOT REPEATABLE: {who}: repetitions gave different tokens.")
+        if summary.reruns:
+            found.append(
+                f"Rounding: {who}: {summary.reruns} rows were decided anew, {summary.flips} of "
+                f"{summary.tokens_in_all} tokens became others ({summary.flip_rate:.2%})."
+            )
         if summary.speculation is not None and not summary.speculation.identical:
             found.append(f"NOT PLAIN'S TOKENS: {who} ({summary.lossless}).")
     return found

@@ -86,6 +86,10 @@ class Summary:
     # Of the steps that drafted, over all repetitions, how many accepted 0, 1, 2... tokens.
     acceptance_histogram: tuple[int, ...]
     steps: int
+    # Over all repetitions: rows decided anew because of rounding, and those it had decided.
+    reruns: int
+    flips: int
+    tokens_in_all: int
     # Whether every repetition of a source, warm-ups included, emitted the same tokens.
     repeatable: bool
     lossless: str
@@ -101,6 +105,11 @@ class Summary:
     def mean_acceptance_length(self) -> float:
         """1 + accepted / steps."""
         return 1.0 + self.draft_tokens_accepted / self.steps if self.steps else 0.0
+
+    @property
+    def flip_rate(self) -> float:
+        """Flips / tokens; 0 where rows are independent bit for bit."""
+        return self.flips / self.tokens_in_all if self.tokens_in_all else 0.0
 
     def row(self) -> dict[str, Value]:
         """Every number by its name, the same keys in every summary; None is 'not measured'."""
@@ -147,6 +156,9 @@ class Summary:
             "acceptance_histogram": " ".join(
                 f"{length}:{count}" for length, count in enumerate(self.acceptance_histogram)
             ),
+            "reruns": self.reruns,
+            "flips": self.flips,
+            "flip_rate": self.flip_rate,
             "speedup": told.speedup if told else None,
             "identical_to_plain": told.identical if told else None,
             "repeatable": self.repeatable,
@@ -180,6 +192,9 @@ def summarise(run: Run, case: Case, drafter: str) -> Summary:
         draft_tokens_accepted=sum(one.draft_tokens_accepted for one in timings),
         acceptance_histogram=_sum(one.acceptance_histogram for one in timings),
         steps=sum(len(one.steps) for one in timings),
+        reruns=sum(one.reruns for one in timings),
+        flips=sum(one.flips for one in timings),
+        tokens_in_all=sum(one.tokens for one in timings),
         repeatable=all(len(texts) == 1 for texts in _texts(mine).values()),
         lossless=mine[0].lossless if mine else "",
         speculation=_against_plain(case, drafter),

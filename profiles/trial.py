@@ -190,6 +190,8 @@ def _pass(one: Pass, more_seconds: float) -> PassRecord:
                 step.draft_seconds,
                 step.decode_seconds,
                 step.seconds,
+                step.reruns,
+                step.flips,
             )
             for step in one.steps
         ),

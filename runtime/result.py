@@ -161,6 +161,11 @@ class Timings:
         """Rows that rounding had decided."""
         return sum(step.flips for step in self.steps)
 
+    @property
+    def flip_rate(self) -> float:
+        """Share of the tokens that would be others, were nothing decided anew."""
+        return self.flips / self.tokens if self.tokens else 0.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
