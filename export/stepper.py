@@ -62,6 +62,10 @@ class Stepper:
             for i in range(cache.layers)
             for part in parts
         }
+        if cache.memory_first:
+            for name, rows in self.cache.items():
+                part, i = name.replace("_cache", "").split("_")
+                self.cache[name] = np.concatenate([self.memory[f"cross_{part}_{i}"], rows], 2)
 
     def decode(
         self, tokens: Sequence[int], parents: Sequence[int] | None = None, stand: bool = True

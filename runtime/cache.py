@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgegen.devices.device import Feeds, Request
 from edgegen.errors import BundleError, CacheFull
-from edgegen.manifest import Variant
+from edgegen.manifest import Cache, Variant
 
 FIRST_CAPACITY = 64
 # Rows whose states a recurrent cache can go back to: more than any draft is long.
@@ -59,14 +59,17 @@ def check_room(rows: int, limit: int) -> None:
 
 
 class _Buffers:
-    """Keys and values of all layers in one array ``[2 * layers, ...]``, grown by doubling."""
+    """Keys and values of all layers in one array ``[2 * layers, ...]``, grown by doubling.
 
-    def __init__(self, variant: Variant, limit: int, time_axis: int) -> None:
+    ``first`` rows before those of the text are the memory's, and are not counted.
+    """
+
+    def __init__(self, variant: Variant, limit: int, time_axis: int, first: int = 0) -> None:
         record = variant.cache
         self.layers, self.heads, self.dim = record.layers, record.heads, record.head_dim
         self.limit, self.time_axis, self.spare = limit, time_axis, record.spare
-        self.length = 0
-        self.array = self._zeros(FIRST_CAPACITY)
+        self.first, self.length = first, 0
+        self.array = self._zeros(FIRST_CAPACITY + first)
 
     @property
     def capacity(self) -> int:
@@ -78,23 +81,25 @@ class _Buffers:
         return np.zeros(shape, np.float32)
 
     def span(self, start: int, end: int) -> tuple[slice, ...]:
-        return (slice(None),) * self.time_axis + (slice(start, end),)
+        """Where rows of the text lie; those of the memory are from ``-first`` on."""
+        return (slice(None),) * self.time_axis + (slice(self.first + start, self.first + end),)
 
     def reserve(self, rows: int) -> bool:
         """Room for ``rows`` in all; True when the array was replaced."""
         check_room(rows, self.limit)
-        if rows + self.spare <= self.capacity:
+        more = self.first + self.spare
+        if rows + more <= self.capacity:
             return False
-        wanted = max(2 * self.capacity, rows + self.spare)
-        grown = self._zeros(min(wanted, self.limit + self.spare) if self.limit else wanted)
-        held = self.span(0, self.length)
+        wanted = max(2 * self.capacity, rows + more)
+        grown = self._zeros(min(wanted, self.limit + more) if self.limit else wanted)
+        held = self.span(-self.first, self.length)
         grown[held] = self.array[held]
         self.array = grown
         return True
 
     def keep(self, length: int, rows: Sequence[int]) -> None:
         if rows and list(rows) != list(range(length, length + len(rows))):
-            moved = np.take(self.array, list(rows), self.time_axis)
+            moved = np.take(self.array, [self.first + row for row in rows], self.time_axis)
             self.array[self.span(length, length + len(rows))] = moved
         self.length = length + len(rows)
 
@@ -105,9 +110,13 @@ class InPlaceCache:
     ``[B, heads, capacity, head_dim]`` a port.
     """
 
-    def __init__(self, variant: Variant, request: Request, limit: int = 0) -> None:
+    def __init__(self, variant: Variant, request: Request, limit: int, memory: Feeds) -> None:
         self._request = request
-        self._buffers = _Buffers(variant, limit, time_axis=3)
+        first = first_rows(variant.cache, memory) if variant.cache.memory_first else None
+        rows = 0 if first is None else int(first.shape[3])
+        self._buffers = _Buffers(variant, limit, time_axis=3, first=rows)
+        if first is not None:
+            self._buffers.array[self._buffers.span(-rows, 0)] = first
         self._bind()
 
     @property
@@ -136,13 +145,29 @@ class InPlaceCache:
         return min(length, self.length)
 
 
+def first_rows(record: Cache, memory: Feeds) -> Floats:
+    """Keys and values that ``encode`` left, ``[2 * layers, 1, heads, S, head_dim]``.
+
+    Raises ``BundleError`` when they are not what the cache is made for.
+    """
+    names = [f"cross_{kind}_{i}" for i in range(record.layers) for kind in ("key", "value")]
+    shapes = {memory[name].shape if name in memory else () for name in names}
+    shape = min(shapes)
+    if len(shapes) > 1 or shape[:2] + shape[3:] != (1, record.heads, record.head_dim):
+        raise BundleError(
+            f"the cache of decode begins with a memory of {record.layers} layers of {record.heads} "
+            f"x {record.head_dim} numbers, and encode does not give one; export the model again."
+        )
+    return np.stack([memory[name] for name in names])
+
+
 class AppendCache:
     """Past goes in, new rows come out: the reference any backend can run.
 
     Sequence first, ``[B, past, heads, head_dim]``, so a prefix is a view and is never copied.
     """
 
-    def __init__(self, variant: Variant, request: Request, limit: int = 0) -> None:
+    def __init__(self, variant: Variant, request: Request, limit: int, memory: Feeds) -> None:
         self._buffers = _Buffers(variant, limit, time_axis=2)
         self._names = [
             (f"{kind}_{i}", 2 * i + part)
@@ -177,7 +202,7 @@ class StatefulCache:
     The next call gathers those and appends its own, so going back, to a tree's path too, is a note.
     """
 
-    def __init__(self, variant: Variant, request: Request, limit: int = 0) -> None:
+    def __init__(self, variant: Variant, request: Request, limit: int, memory: Feeds) -> None:
         self._limit = limit
         self._order: Ints = np.arange(0)  # row of the request by row of the text
         self.length = 0
@@ -205,7 +230,7 @@ class RecurrentCache:
     ``keep`` to go back to.
     """
 
-    def __init__(self, variant: Variant, request: Request, limit: int = 0) -> None:
+    def __init__(self, variant: Variant, request: Request, limit: int, memory: Feeds) -> None:
         record = variant.cache
         self._limit, self._request = limit, request
         self._shape = record.layers, record.head_dim
@@ -295,7 +320,7 @@ class RecurrentCache:
         self._end += count
 
 
-KINDS: Mapping[str, Callable[[Variant, Request, int], KVCache]] = {
+KINDS: Mapping[str, Callable[[Variant, Request, int, Feeds], KVCache]] = {
     "in_place": InPlaceCache,
     "append": AppendCache,
     "stateful": StatefulCache,
@@ -303,11 +328,16 @@ KINDS: Mapping[str, Callable[[Variant, Request, int], KVCache]] = {
 }
 
 
-def open_cache(variant: Variant, request: Request, limit: int = 0) -> KVCache:
-    """An empty cache of the variant's kind; ``limit`` positions at most, 0 for no limit."""
+def open_cache(
+    variant: Variant, request: Request, limit: int = 0, memory: Feeds | None = None
+) -> KVCache:
+    """An empty cache of the variant's kind; ``limit`` positions at most, 0 for no limit.
+
+    ``memory`` is what ``encode`` left, for caches that begin with it.
+    """
     if variant.cache.kind not in KINDS:
         raise BundleError(
             f"cache kind {variant.cache.kind!r} is not known to this version; "
             f"expected one of {', '.join(KINDS)}. Update edgegen."
         )
-    return KINDS[variant.cache.kind](variant, request, limit)
+    return KINDS[variant.cache.kind](variant, request, limit, memory or {})

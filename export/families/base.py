@@ -35,6 +35,7 @@ class Shape:
     cross_layers: int = 0
     cross_heads: int = 0
     cross_head_dim: int = 0
+    merged: bool = False
     source: Literal["ids", "features"] = "ids"
     feature_bins: int = 0
     feature_frames: int = 0

@@ -46,6 +46,7 @@ def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
         heads=shape.cache_heads,
         head_dim=shape.head_dim,
         spare=spare if kind == "in_place" else 0,
+        memory_first=shape.merged and kind == "in_place",
     )
 
 

@@ -230,7 +230,8 @@ class AttentionOps(Primitives[V]):
         return self.once(("source_window", before, after), make)
 
     def remember(self, encoded: V, layer: int, spec: Attention) -> None:
-        """Keys and values of the decoder's ``layer``-th cross-attention, ``[B, heads, S, head_dim]``.
+        """Keys and values of the decoder's ``layer``-th cross-attention, ``[B, kv_heads, S,
+        head_dim]``.
 
         Decoders with cross-attention in some layers only count those.
         """

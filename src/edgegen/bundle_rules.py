@@ -220,6 +220,8 @@ def _cache_faults(where: str, variant: Variant) -> Iterator[str]:
         yield f"{where} has a cache of kind {cache.kind} without layers, heads or head_dim"
     if cache.layers * max(1, cache.heads) * max(1, cache.head_dim) > MAX_CACHE_ROW:
         yield f"{where} asks for more than {MAX_CACHE_ROW} numbers a position in its cache"
+    if cache.memory_first and cache.kind != "in_place":
+        yield f"{where} has a cache of kind {cache.kind} that begins with a memory"
     if 2 * numbers * variant.buckets.get("capacity", 1) * 4 > MAX_BYTES:
         yield f"{where} asks for a cache of more than {MAX_BYTES} bytes"
 

@@ -77,7 +77,8 @@ class Cache(Part, frozen=True, kw_only=True):
 
     A ``recurrent`` cache is ``layers`` states of ``heads * head_dim`` numbers. How many rows an
     ``in_place`` cache holds is the variant's ``buckets["capacity"]``; without it the runtime
-    chooses. A call may write ``spare`` rows beyond its own, which mean nothing.
+    chooses. A call may write ``spare`` rows beyond its own, which mean nothing. With
+    ``memory_first`` an ``in_place`` cache begins with the memory's rows, which no port counts.
     """
 
     kind: CacheKind
@@ -85,6 +86,7 @@ class Cache(Part, frozen=True, kw_only=True):
     heads: Small = 0
     head_dim: Small = 0
     spare: Small = 0
+    memory_first: bool = False
 
 
 class Variant(Part, frozen=True, kw_only=True):
