@@ -24,6 +24,7 @@ from edgegen.manifest import (
 )
 
 from .checkpoint import Checkpoint
+from .encoder_parity import EncoderGate
 from .families import family_of
 from .families.base import Family
 from .options import ExportOptions
@@ -83,18 +84,20 @@ def _silent(stage: str) -> None:
 
 
 def check_task(options: ExportOptions, family: Family) -> None:
-    """``--task`` as optimum spells tasks must be what the family does."""
+    """Choose the task: ``--task`` as optimum spells tasks must be one the checkpoint can do."""
     if options.task is None:
         return
     from optimum.exporters.tasks import TasksManager
 
     asked = options.task.removesuffix("-with-past")
     asked = TasksManager.map_from_synonym(asked)
-    if asked != family.task:
+    can = {str(task): task for task in family.tasks}
+    if asked not in can:
         raise ExportError(
-            f"task {options.task!r}: a {family.checkpoint.model_type} model does {family.task}; "
-            "leave --task out."
+            f"task {options.task!r}: this {family.checkpoint.model_type} model does "
+            f"{' and '.join(can)}; leave --task out."
         )
+    family.task = can[asked]
 
 
 def gate(
@@ -111,6 +114,9 @@ def gate(
             for kind in options.formats
         )
     say("computing the reference in torch")
+    if family.encoding() is not None:
+        alone = EncoderGate(family, options)
+        return tuple(alone.check(writer.folder, variants["encode"]) for variants in written)
     against = Gate(family, options)
     results: list[Parity] = []
     for variants in written:
@@ -161,6 +167,7 @@ def manifest_of(
         provenance=provenance_of(checkpoint, options),
         speech=family.speech(),
         translation=family.translation(),
+        encoding=family.encoding(),
         chat=chat_of(checkpoint),
         parity=parity,
     )

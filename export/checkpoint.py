@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,16 @@ class TokenizerFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """How a checkpoint makes one vector of a text: of its first token (``cls``), by the ``mean`` or
+    the ``max`` of its tokens, scaled to length 1 when ``unit``. ``max_tokens`` 0: the model's."""
+
+    how: Literal["cls", "mean", "max"]
+    unit: bool = False
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """Where a checkpoint came from, for the bundle's provenance."""
 
@@ -105,6 +115,7 @@ class Checkpoint:
     generation: Mapping[str, Any] = field(default_factory=dict)
     chat_template: str | None = None
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
+    pooling: Pooling | None = None
 
     @property
     def model_type(self) -> str:

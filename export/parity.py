@@ -24,7 +24,7 @@ from .checkpoint import TokenizerFiles
 from .families.base import Family
 from .options import ExportOptions
 from .reference import Logits, Reference, reference_of
-from .stepper import Stepper, run
+from .stepper import Stepper, memory_of
 
 DEVICES: Mapping[str, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
 # Largest logit difference over the largest logit, float32 against float32.
@@ -71,8 +71,8 @@ class Gate:
         if speech is not None:
             start = [*defaults.start, *list(speech.languages.values())[:1]]
             start += [speech.tasks["transcribe"]] if speech.tasks else []
-            samples = read_wave(text, speech.window_samples)
-            return {"samples": samples}, [*start, speech.no_timestamps]
+            start += [speech.no_timestamps] if speech.no_timestamps else []
+            return {"samples": read_wave(text, speech.window_samples, speech.padded)}, start
         if not tokenizers:
             raise ExportError("the checkpoint has no tokenizer; use --no-parity to export anyway.")
         ids = encode(tokenizers["source"], text)
@@ -106,21 +106,11 @@ class Gate:
             agreement=agreement,
             prompts=tuple(prompts),
         )
-        self._judge(parity)
+        judge(parity, self.options)
         return parity
 
     def _memory(self, example: Example, sessions: Mapping[str, Session]) -> dict[str, Any]:
-        if not self.family.shape.encoder:
-            return {}
-        if "samples" in example.source:
-            feeds = run(sessions["features"], {"samples": example.source["samples"][None]})
-            return run(sessions["encode"], feeds)
-        ids = np.array([example.source["input_ids"]], np.int64)
-        mask = np.zeros(ids.shape, np.float32)
-        return {
-            **run(sessions["encode"], {"input_ids": ids, "source_mask": mask}),
-            "source_mask": mask,
-        }
+        return memory_of(sessions, example.source) if self.family.shape.encoder else {}
 
     def _prompt(
         self, example: Example, sessions: Mapping[str, Session], variant: Variant
@@ -147,24 +137,25 @@ class Gate:
         single = Stepper(sessions["decode"], variant, memory, ROWS)
         return relative(many, np.concatenate([single.decode([token]) for token in tokens]))
 
-    def _judge(self, parity: Parity) -> None:
-        worst = max(parity.prompts, key=lambda prompt: (1 - prompt.agreement, prompt.error))
-        where = f"on prompt {worst.prompt[:40]!r}"
-        if parity.weight_format == "fp32":
-            limit = TOLERANCE[parity.format]
-            if not parity.max_error <= limit:  # a NaN must fail too
-                raise ParityError(
-                    f"{parity.format} fp32: logits differ from {parity.reference} by "
-                    f"{parity.max_error:.2e} of their scale, allowed {limit:.0e}, {where}; "
-                    "report it, or export with --no-parity to look at it."
-                )
-        elif not parity.agreement >= self.options.min_agreement:
+
+def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its token") -> None:
+    """Raises ``ParityError`` with the worst prompt. ``agrees`` is what agreement is a share of."""
+    worst = max(parity.prompts, key=lambda prompt: (1 - prompt.agreement, prompt.error))
+    where = f"on prompt {worst.prompt[:40]!r}"
+    if parity.weight_format == "fp32":
+        limit = TOLERANCE[parity.format]
+        if not parity.max_error <= limit:  # a NaN must fail too
             raise ParityError(
-                f"{parity.format} {parity.weight_format}: chooses the checkpoint's token at "
-                f"{parity.agreement:.1%} of steps, needed {self.options.min_agreement:.0%}, worst "
-                f"{where} ({worst.agreement:.0%}); use int8, a smaller --group-size, or lower "
-                "--min-agreement."
+                f"{parity.format} fp32: outputs differ from {parity.reference} by "
+                f"{parity.max_error:.2e} of their scale, allowed {limit:.0e}, {where}; "
+                "report it, or export with --no-parity to look at it."
             )
+    elif not parity.agreement >= options.min_agreement:
+        raise ParityError(
+            f"{parity.format} {parity.weight_format}: {agrees} as the checkpoint does at "
+            f"{parity.agreement:.1%}, needed {options.min_agreement:.0%}, worst {where} "
+            f"({worst.agreement:.0%}); use int8, a smaller --group-size, or lower --min-agreement."
+        )
 
 
 def worst(checks: Sequence[Parity]) -> Parity:
@@ -191,8 +182,8 @@ def encode(tokenizer: TokenizerFiles, text: str) -> list[int]:
     return list(Tokenizer.from_str(tokenizer.data.decode()).encode(text).ids)
 
 
-def read_wave(name: str, length: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A 16 kHz mono 16-bit wave file, padded or cut to ``length`` samples."""
+def read_wave(name: str, length: int, padded: bool) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A 16 kHz mono 16-bit wave file of at most ``length`` samples; ``padded``: of exactly that."""
     path = Path(name) if Path(name).is_file() else Path(__file__).parent / "speech" / name
     try:
         with wave.open(str(path), "rb") as file:
@@ -206,7 +197,7 @@ def read_wave(name: str, length: int) -> np.ndarray[Any, np.dtype[np.float32]]:
             f"{kind[1]} channels, {8 * kind[2]} bits."
         )
     samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768.0
-    return np.pad(samples, (0, length - len(samples)))
+    return np.pad(samples, (0, length - len(samples))) if padded else samples
 
 
 def prompts_of(path: Path) -> Sequence[str]:

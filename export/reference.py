@@ -57,7 +57,7 @@ class TransformersReference:
         self.model = auto.from_config(self.config, dtype=torch.float32).eval()
         state = {
             name: torch.from_numpy(weight.read())
-            for name, weight in family.checkpoint.weights.items()
+            for name, weight in family.reference_weights().items()
         }
         untie(self.model, state)
         missing, unexpected = self.model.load_state_dict(state, strict=False)

@@ -16,6 +16,7 @@ FAMILIES: Registry[type[Family]] = Registry(
         "whisper": "edgegen.export.families.whisper:Whisper",
         "marian-ssru": "edgegen.export.families.marian_ssru:MarianSsru",
         "causal": "edgegen.export.families.causal:Causal",
+        "modernbert": "edgegen.export.families.modernbert:ModernBert",
     },
 )
 

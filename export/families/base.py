@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import GenerationDefaults, Speech, Translation
+from edgegen.manifest import Encoding, GenerationDefaults, Speech, Translation
 
 from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
@@ -86,6 +86,14 @@ class Family(ABC):
 
     def translation(self) -> Translation | None:
         return None
+
+    def encoding(self) -> Encoding | None:
+        """What an encoder that stands alone gives; None where there is a decoder."""
+        return None
+
+    def reference_weights(self) -> Mapping[str, Weight]:
+        """The checkpoint's weights under the names of transformers' class for the task."""
+        return self.checkpoint.weights
 
     def graph(self, name: str, cache_kind: str) -> Graph:
         """Ports of ``encode``, ``decode`` or ``features`` for one kind of cache."""

@@ -57,7 +57,8 @@ def _fetch(
             revision=revision,
             cache_dir=cache_dir,
             allow_patterns=list(patterns),
-            ignore_patterns=["*/*"],  # subfolders repeat the model for other runtimes
+            # Folders repeat the model for other runtimes, but for sentence-transformers' 1_Pooling.
+            ignore_patterns=["[!0-9]*/*"],
         )
     except Exception as error:  # the client raises its own errors, httpx's and OSError
         _explain(model, revision, error)

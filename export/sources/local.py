@@ -11,6 +11,7 @@ from edgegen.errors import CheckpointError
 
 from ..checkpoint import Checkpoint, Origin
 from .base import fingerprint, no_revision, read_json
+from .sentence_folder import pooling_of
 from .tensor_files import weight_files, weights_of
 from .tokenizer_folder import tokenizer_of
 
@@ -54,6 +55,7 @@ def checkpoint_of(folder: Path) -> Checkpoint:
         generation=_optional(folder / "generation_config.json"),
         chat_template=_chat_template(folder, tokenizer_config),
         tokenizer_config=tokenizer_config,
+        pooling=pooling_of(folder),
     )
 
 

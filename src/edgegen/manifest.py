@@ -240,6 +240,7 @@ class Manifest(Part, frozen=True, kw_only=True):
     provenance: Provenance
     speech: Speech | None = None
     translation: Translation | None = None
+    encoding: Encoding | None = None
     chat: Chat | None = None
     drafts: tuple[DraftComponent, ...] = ()
     parity: tuple[Parity, ...] = ()
