@@ -66,33 +66,24 @@ class JsonTokenizer:
     @classmethod
     def from_file(cls, path: Path) -> JsonTokenizer:
         """Raises ``BundleError`` when the file is absent or not a tokenizer.json."""
-        import tokenizers
-
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"tokenizer {path}: cannot be read ({error.strerror}).") from error
-        try:
-            return cls(tokenizers.Tokenizer.from_buffer(data))
-        except Exception as error:  # the library raises bare Exception and ValueError
-            why = " ".join(str(error).split())
-            raise BundleError(
-                f"tokenizer {path}: expected a tokenizer.json, but {why[:200]}. Export it again."
-            ) from error
+        return cls(tokenizer_from(path))
 
     @property
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
-        _check_text(text)
+        check_text(text)
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        return self._tokenizer.decode(_checked_ids(ids), skip_special_tokens=skip_special)
+        return self._tokenizer.decode(checked_ids(ids), skip_special_tokens=skip_special)
 
     def token_to_id(self, token: str) -> int | None:
         return self._tokenizer.token_to_id(token)
+
+    def id_to_token(self, token_id: int) -> str | None:
+        return self._tokenizer.id_to_token(token_id)
 
     def tokens(self) -> dict[str, int]:
         return self._tokenizer.get_vocab(with_added_tokens=True)
@@ -103,10 +94,27 @@ class JsonTokenizer:
             return HeldPieces(lambda ids: self.decode(ids, skip_special))
 
         def token_of(token_id: int) -> str | None:
-            token: str | None = self._tokenizer.id_to_token(_checked_ids([token_id])[0])
+            token = self.id_to_token(checked_ids([token_id])[0])
             return None if skip_special and token in self._special else token
 
         return StepPieces(token_of, steps)
+
+
+def tokenizer_from(path: Path) -> tokenizers.Tokenizer:
+    """Raises ``BundleError`` when the file is absent or not a tokenizer.json."""
+    import tokenizers
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"tokenizer {path}: cannot be read ({error.strerror}).") from error
+    try:
+        return tokenizers.Tokenizer.from_buffer(data)
+    except Exception as error:  # the library raises bare Exception and ValueError
+        why = " ".join(str(error).split())
+        raise BundleError(
+            f"tokenizer {path}: expected a tokenizer.json, but {why[:200]}. Export it again."
+        ) from error
 
 
 class ByteTokenizer:
@@ -128,7 +136,7 @@ class ByteTokenizer:
         return self._offset + 256
 
     def encode(self, text: str, add_special: bool = True) -> list[int]:
-        _check_text(text)
+        check_text(text)
         ids = [byte + self._offset for byte in text.encode("utf-8")]
         return [*ids, 1] if add_special and len(self._names) > 1 else ids
 
@@ -148,7 +156,7 @@ class ByteTokenizer:
 
     def pieces(self, skip_special: bool = True) -> Pieces:
         def token_of(token_id: int) -> str | None:
-            byte = _checked_ids([token_id])[0] - self._offset
+            byte = checked_ids([token_id])[0] - self._offset
             if 0 <= byte < 256:
                 return chr(byte)  # Latin-1: one character a byte
             if skip_special:
@@ -165,7 +173,7 @@ def _latin(token: str) -> bytes:
     return token.encode("latin-1")
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -175,7 +183,7 @@ def _check_text(text: str) -> None:
         ) from error
 
 
-def _checked_ids(ids: Sequence[int]) -> list[int]:
+def checked_ids(ids: Sequence[int]) -> list[int]:
     out = [int(i) for i in ids]  # numpy integers included
     for token_id in out:
         if not 0 <= token_id < 2**32:
@@ -192,10 +200,19 @@ def load_tokenizer(root: Path, record: manifest.Tokenizer) -> Tokenizer:
         return ByteTokenizer(record.offset)
     if record.path is None:
         raise BundleError(f"bundle {root}: a tokenizer of kind 'tokenizers' names no path.")
-    path = (root / record.path).resolve()
+    tokenizer = tokenizer_from(_inside(root, record.path))
+    if record.vocabulary is None:
+        return JsonTokenizer(tokenizer)
+    from .numbered import NumberedTokenizer, numbers_of
+
+    return NumberedTokenizer(tokenizer, numbers_of(_inside(root, record.vocabulary)))
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = (root / name).resolve()
     if not path.is_relative_to(root.resolve()):
-        raise BundleError(f"bundle {root}: tokenizer path {record.path!r} leaves the bundle.")
-    return JsonTokenizer.from_file(path)
+        raise BundleError(f"bundle {root}: tokenizer path {name!r} leaves the bundle.")
+    return path
 
 
 class TextStream:

@@ -16,7 +16,7 @@ from .tensor_files import weight_files
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 # Only what a checkpoint is made of: repositories also hold other frameworks' copies of the weights.
-SMALL = ("*.json", "*.model", "*.txt", "*.jinja", "README.md")
+SMALL = ("*.json", "*.model", "*.spm", "*.txt", "*.jinja", "README.md")
 SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 

@@ -13,7 +13,7 @@ from ..checkpoint import Checkpoint, Origin
 from .base import fingerprint, no_revision, read_json
 from .sentence_folder import pooling_of
 from .tensor_files import weight_files, weights_of
-from .tokenizer_folder import tokenizer_of
+from .tokenizer_folder import tokenizers_of
 
 
 class LocalSource:
@@ -50,7 +50,7 @@ def checkpoint_of(folder: Path) -> Checkpoint:
     return Checkpoint(
         config=config,
         weights=weights,
-        tokenizers={"source": tokenizer_of(folder, tokenizer_config)},
+        tokenizers=tokenizers_of(folder, tokenizer_config),
         origin=Origin(source=str(folder), kind="local", licence=_licence(folder), notes=notes),
         generation=_optional(folder / "generation_config.json"),
         chat_template=_chat_template(folder, tokenizer_config),

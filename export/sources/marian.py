@@ -53,7 +53,9 @@ class MarianSource:
         path = Path(model).expanduser()
         if path.is_file():
             return path.suffix == ".bin"
-        return bool(list(path.glob("*.spm"))) and len(models_of(path)) > 0
+        # With a config.json it is a transformers folder, whose .bin is no Marian file.
+        alone = not (path / "config.json").is_file()
+        return alone and bool(list(path.glob("*.spm"))) and len(models_of(path)) > 0
 
     def load(self, model: str, revision: str | None, cache_dir: Path | None) -> Checkpoint:
         no_revision(model, revision)

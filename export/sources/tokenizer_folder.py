@@ -10,6 +10,7 @@ from edgegen.errors import CheckpointError
 
 from ..checkpoint import TokenizerFiles
 from .base import one_line
+from .numbered_pieces import m2m100_tokenizer, marian_pair
 
 # What transformers' slow tokenizers save: any of these can be turned into a fast one.
 SLOW_FILES = (
@@ -20,6 +21,16 @@ SLOW_FILES = (
     "vocab.txt",
 )
 BYTES_OFFSET = 3  # ByT5: pad, eos and unk come before the byte values (arXiv:2105.13626)
+
+
+def tokenizers_of(folder: Path, tokenizer_config: Mapping[str, Any]) -> dict[str, TokenizerFiles]:
+    """``source``, and ``target`` where the model writes in other tokens than it reads.
+
+    Raises ``CheckpointError``."""
+    for numbered in (marian_pair, m2m100_tokenizer):
+        if found := numbered(folder, tokenizer_config):
+            return found
+    return {"source": tokenizer_of(folder, tokenizer_config)}
 
 
 def tokenizer_of(folder: Path, tokenizer_config: Mapping[str, Any]) -> TokenizerFiles:
