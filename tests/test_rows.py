@@ -1,0 +1,111 @@
+"""A row of a decode call is the same bits alone and among others: the whole step, norms and
+attention included."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tiny_families import VOCABULARY, write_bundle
+
+from edgegen.bundle import Bundle
+from edgegen.devices import DeviceOptions, device_named
+from edgegen.runtime.decoder import Decoder
+from edgegen.runtime.engine import Engine
+
+MOST, PAST = 16, 9
+# Widths are multiples of 32, so that every matrix is held in blocks; one model is wide enough for
+# threads to share a product.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("t5-tied", {}),
+    "t5-wide": ("t5-tied", {"d_model": 256, "d_kv": 64, "d_ff": 1024}),
+    "whisper": ("whisper", {"decoder_ffn_dim": 96}),
+    "llama-grouped": ("llama-grouped", {}),
+    "gemma3": ("gemma3", {}),
+    "marian-ssru": ("marian-ssru", {"decoder_ffn_dim": 96}),
+}
+Rows = NDArray[np.float32]
+
+
+class Model:
+    """A bundle on the ONNX Runtime CPU device, and a source it has read."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self.engine = Engine(bundle, device_named("ort-cpu"), DeviceOptions(threads=threads))
+        self.memory = None
+        if bundle.manifest.speech is not None:
+            wave = np.sin(np.arange(480000) * 0.01).astype(np.float32)
+            self.memory = self.engine.remember_samples(wave)
+        elif "encode" in self.engine.variants:
+            self.memory = self.engine.remember_ids([5, 9, 77, 120, 33, 18, 1])
+
+    def decoder(self) -> Decoder:
+        """With rows that stand, fed one at a time as plain decoding feeds them."""
+        decoder = self.engine.decoder(self.memory)
+        for token in drawn(PAST, seed=1):
+            decoder.forward([token])
+            decoder.keep(decoder.length + 1)
+        return decoder
+
+    def alone(self, path: list[int]) -> Rows:
+        """Logits of each token of the path, fed one at a time."""
+        decoder, rows = self.decoder(), list[Rows]()
+        for token in path:
+            rows.append(decoder.forward([token]).logits[0].copy())
+            decoder.keep(decoder.length + 1)
+        return np.stack(rows)
+
+
+def drawn(count: int, seed: int) -> list[int]:
+    return [int(i) for i in np.random.default_rng(seed).integers(3, VOCABULARY, count)]
+
+
+Models = Callable[[str, str, int], Model]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    @cache
+    def bundle(name: str, weight_format: Any) -> Bundle:
+        folder = tmp_path_factory.mktemp("bundle") / "b"
+        case, said = MODELS[name]
+        return Bundle.open(write_bundle(folder, case, weight_format=weight_format, **said))
+
+    @cache
+    def model(name: str, weight_format: str, threads: int) -> Model:
+        return Model(bundle(name, weight_format), threads)
+
+    return model
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="elsewhere the parity gate says whether rows are equal"
+)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("weight_format", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_are_the_same_bits_alone_and_among_up_to_sixteen(
+    name: str, weight_format: str, threads: int, models: Models
+) -> None:
+    """A chain, and a tree whose first path is laid first, beside strangers."""
+    model = models(name, weight_format, threads)
+    spine = drawn(MOST, seed=2)
+    alone, decoder = model.alone(spine), model.decoder()
+    for n in range(1, MOST + 1):
+        together = decoder.forward(spine[:n]).logits
+        np.testing.assert_array_equal(together, alone[:n], err_msg=f"chain of {n}")
+        for depth in {1, n // 2, n - 1} - {0, n}:
+            strangers = drawn(n - depth, seed=n + depth)
+            random = np.random.default_rng(n)
+            parents = [
+                *range(-1, depth - 1),
+                *(int(random.integers(-1, i)) for i in range(depth, n)),
+            ]
+            rows = decoder.forward([*spine[:depth], *strangers], parents).logits
+            what = f"path of {depth} in {n}"
+            np.testing.assert_array_equal(rows[:depth], alone[:depth], err_msg=what)
