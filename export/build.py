@@ -167,6 +167,7 @@ def manifest_of(
         provenance=provenance_of(checkpoint, options),
         speech=family.speech(),
         translation=family.translation(),
+        infill=family.infill(),
         encoding=family.encoding(),
         chat=chat_of(checkpoint),
         parity=parity,

@@ -16,6 +16,8 @@ FAMILIES: Registry[type[Family]] = Registry(
         "whisper": "edgegen.export.families.whisper:Whisper",
         "marian-ssru": "edgegen.export.families.marian_ssru:MarianSsru",
         "causal": "edgegen.export.families.causal:Causal",
+        "codegen": "edgegen.export.families.codegen:CodeGen",
+        "codet5p": "edgegen.export.families.codet5p:CodeT5p",
         "modernbert": "edgegen.export.families.modernbert:ModernBert",
     },
 )

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import Encoding, GenerationDefaults, Speech, Translation
+from edgegen.manifest import Encoding, GenerationDefaults, Infill, Speech, Translation
 
 from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
@@ -40,6 +40,7 @@ class Shape:
     feature_bins: int = 0
     feature_frames: int = 0
     source_masked: bool = True
+    bidirectional_prompt: bool = False
 
 
 class Family(ABC):
@@ -85,6 +86,9 @@ class Family(ABC):
         return None
 
     def translation(self) -> Translation | None:
+        return None
+
+    def infill(self) -> Infill | None:
         return None
 
     def encoding(self) -> Encoding | None:

@@ -12,7 +12,7 @@ import onnx
 from edgegen.graph import Graph, Port
 from edgegen.manifest import Cache, Precision, Variant
 
-from ..families.base import Family
+from ..families.base import Family, Shape
 from ..ops.fused_ops import FusedOps
 from ..ops.onnx_ops import OnnxOps, value_info
 from ..options import ExportOptions
@@ -50,6 +50,13 @@ def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
     )
 
 
+def cache_kind(shape: Shape) -> str:
+    """What the fused attention keeps: GroupQueryAttention's buffer wherever it can be used."""
+    if shape.recurrent_width:
+        return "recurrent"
+    return OnnxOps.cache_kind if shape.bidirectional_prompt else FusedOps.cache_kind
+
+
 def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
     """Write every graph of the family into ``folder``; variants by component, ``decode+topk``
     being a further variant of ``decode``."""
@@ -61,7 +68,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         make: Any = QUANTISERS[options.weight_format]
         quantiser = make(block=options.group_size, symmetric=options.sym)
     graphs: dict[str, Graph] = {}
-    kind = "recurrent" if family.shape.recurrent_width else FusedOps.cache_kind
+    kind, later_rows = cache_kind(family.shape), family.shape.bidirectional_prompt
     # Wide blocks already make a row depend on its neighbours by rounding.
     equal_rows = quantiser is None or options.group_size <= EQUAL_BLOCK
     for name in family.graph_names():
@@ -73,6 +80,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
             half=options.weight_format == "fp16" and not dense,
             quantiser=None if dense else quantiser,
             equal_rows=name == "decode" and equal_rows,
+            later_rows=later_rows,
         )
         model, graphs[name] = record(family, name, ops)
         onnx.save(model, folder / f"{name}.onnx")

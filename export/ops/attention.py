@@ -156,14 +156,21 @@ class AttentionOps(Primitives[V]):
         keys = self.concat([*self.past(f"key_{layer}", spec.merged), new_key], 1)
         values = self.concat([*self.past(f"value_{layer}", spec.merged), new_value], 1)
         mask = self.decoder_mask(spec.window, spec.merged)
-        mixed = self.attention(
+        mixed = self.attend_rows(
+            q, keys, values, mask if bias is None else self.add(mask, bias), spec
+        )
+        return self.linear(mixed, spec.o, spec.o_bias)
+
+    def attend_rows(self, q: V, keys: V, values: V, mask: V, spec: SelfAttention) -> V:
+        """``[B, n, heads * head_dim]`` of queries of that shape over keys and values
+        ``[B, past + n, kv_heads, head_dim]``."""
+        return self.attention(
             self.grouped(q, spec),
             self.transpose(keys, (0, 2, 3, 1)),
             self.transpose(values, (0, 2, 1, 3)),
-            mask if bias is None else self.add(mask, bias),
+            mask,
             spec,
         )
-        return self.linear(mixed, spec.o, spec.o_bias)
 
     def past(self, name: str, merged: bool) -> list[V]:
         """What stands before the new rows, ``[B, rows, kv_heads, head_dim]`` each."""

@@ -33,7 +33,8 @@ class FusedOps(OnnxOps):
 
     ``equal_rows`` makes a row's result the same bits alone and among others: ONNX Runtime
     multiplies a single row by another kernel than several, so attention is given one row more than
-    asked for and never runs that kernel.
+    asked for and never runs that kernel. ``later_rows`` lets a row see later rows of its call, as a
+    prefix-LM's prompt does: GroupQueryAttention never does, so keys and values are appended.
     """
 
     lowering = "fused"
@@ -49,8 +50,10 @@ class FusedOps(OnnxOps):
         half: bool = False,
         quantiser: Quantiser | None = None,
         equal_rows: bool = False,
+        later_rows: bool = False,
     ) -> None:
         super().__init__(graph, weights, file, half=half)
+        self.later_rows = later_rows
         self.quantiser, self.equal_rows = quantiser, equal_rows
 
     def contrib(
@@ -242,6 +245,8 @@ class FusedOps(OnnxOps):
         return [self.once(("last", merged), last), self.once(("total", merged), total)]
 
     def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
+        if self.later_rows:
+            return super().self_attend(x, layer, spec, bias)
         if spec.rope is None and spec.q_norm is None:
             packed, _ = self.linear_packed(x, spec.projections, spec.biases)
             projected = [self.companion(packed), "", ""]
@@ -263,6 +268,23 @@ class FusedOps(OnnxOps):
         self.output(f"key_cache_out_{layer}", keys)
         self.output(f"value_cache_out_{layer}", values)
         return self.linear(self.alone(mixed), spec.o, spec.o_bias)
+
+    def attend_rows(self, q: str, keys: str, values: str, mask: str, spec: SelfAttention) -> str:
+        if not has_kernel(spec):
+            return super().attend_rows(q, keys, values, mask, spec)
+        if self.equal_rows:  # the companion sees everything
+            pads = self.constant([0, 0, 0, 0, 0, 0, 1, 0], "int64")
+            mask = self.once(("taller", mask), lambda: self.node("Pad", [mask, pads]))
+        flat = (0, 0, spec.heads * spec.head_dim)
+        inputs = [self.companion(q), self.reshape(keys, flat), self.reshape(values, flat)]
+        mixed = self.contrib(
+            "MultiHeadAttention",
+            [*inputs, "", "", mask],
+            1,
+            num_heads=spec.heads,
+            scale=spec.scale,
+        )[0]
+        return self.alone(mixed)
 
     def full_rows(self, mask: str, like: str, companions: bool = False) -> str:
         """``[B, h, 1, T]`` -> ``[B, h, n, T]``: MultiHeadAttention does not broadcast rows."""

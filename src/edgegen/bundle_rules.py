@@ -150,6 +150,7 @@ def manifest_faults(manifest: Manifest) -> list[str]:
             faults += _variant_faults(f"component {shown(name)}[{index}]", variant, listed)
     faults += _id_faults(manifest.generation, manifest.vocabulary)
     faults += _language_faults(manifest)
+    faults += _infill_faults(manifest)
     faults += _draft_faults(manifest.drafts, set(manifest.components))
     return faults
 
@@ -253,6 +254,16 @@ def _language_faults(manifest: Manifest) -> Iterator[str]:
         yield f"translation holds {highest}, the vocabulary has {manifest.vocabulary} ids"
     if translation.default_source and translation.default_source not in translation.languages:
         yield f"translation has the unknown language {shown(translation.default_source)}"
+
+
+def _infill_faults(manifest: Manifest) -> Iterator[str]:
+    """Marks are fed to the decoder, and gaps end with a token of its."""
+    infill = manifest.infill
+    if infill is None:
+        return
+    highest = max(*infill.marks.values(), *infill.separator, infill.end)
+    if highest >= manifest.vocabulary:
+        yield f"infill holds {highest}, the vocabulary has {manifest.vocabulary} ids"
 
 
 def _draft_faults(drafts: tuple[DraftComponent, ...], components: set[str]) -> Iterator[str]:

@@ -133,6 +133,10 @@ class GenerationDefaults(Part, frozen=True, kw_only=True):
     max_source: Length = 0
     # Long text is split into sentences, each its own source.
     sentences: bool = False
+    # The rows of a prompt see each other, those behind it what came before: a prefix-LM.
+    bidirectional_prompt: bool = False
+    # The source is the decoder's prompt too, in place of ``start``.
+    prompt_from_source: bool = False
     max_new_tokens: Positive = 256
     bad_words_ids: tuple[tuple[TokenId, ...], ...] = ()
     min_new_tokens: Length = 0
@@ -153,6 +157,15 @@ class Translation(Part, frozen=True, kw_only=True):
     source: Literal["none", "before", "after"]
     target: Literal["start", "first", "before"]
     default_source: Annotated[str, Meta(max_length=256)] = ""
+
+
+class Infill(Part, frozen=True, kw_only=True):
+    """How a decoder fills gaps. A mark stands for each gap in the text, in this order; behind the
+    text come ``separator`` and the mark of the gap to fill, whose text ends with ``end``."""
+
+    marks: Annotated[dict[Name, TokenId], Meta(min_length=1)]
+    separator: tuple[TokenId, ...]
+    end: TokenId
 
 
 class Speech(Part, frozen=True, kw_only=True):
@@ -240,6 +253,7 @@ class Manifest(Part, frozen=True, kw_only=True):
     provenance: Provenance
     speech: Speech | None = None
     translation: Translation | None = None
+    infill: Infill | None = None
     encoding: Encoding | None = None
     chat: Chat | None = None
     drafts: tuple[DraftComponent, ...] = ()

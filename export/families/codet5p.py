@@ -1,0 +1,120 @@
+"""CodeT5+ 2B, 6B and 16B: a shallow encoder and a deep decoder of CodeGen's blocks.
+
+The decoder's last block alone has cross-attention, beside its self-attention and feed-forward and
+behind the same norm; rotary positions turn it too. Computation: arXiv 2305.07922 and the
+``modeling_codet5p.py`` published with Salesforce/codet5p-2b, which transformers does not have.
+220M and 770M are T5 (``t5.py``).
+
+One set of weights has three uses: both towers; the decoder alone, which over an empty memory is
+the frozen CodeGen it was made of; and the encoder alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from edgegen.errors import CheckpointError
+from edgegen.manifest import GenerationDefaults
+
+from ..checkpoint import Array, Checkpoint, Weight
+from ..ops.base import Ops, V
+from ..ops.specs import CrossAttention
+from .base import Family, Shape
+from .codegen import CodeGen, Stack, code_generation, unpacked, without_masks
+
+
+class CodeT5p(Family):
+    """``encode`` leaves keys and values for one layer; ``decode`` reads the same text as prompt."""
+
+    model_types = ("codet5p",)
+    task = "text2text-generation"
+    in_transformers = False
+    parity_prompts = CodeGen.parity_prompts
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__(without_masks(checkpoint))
+        stored = self.checkpoint.weights
+        self.encoder = Stack.of("encoder", self.config["encoder"], stored)
+        self.decoder = Stack.of("decoder.transformer", self.config["decoder"], stored)
+        self.cross = f"{self.decoder.layer(self.decoder.layers - 1)}.crossattention"
+        if f"{self.cross}.q_attn.weight" not in stored:
+            raise CheckpointError(
+                f"codet5p: {self.cross} is not in the checkpoint; expected cross-attention in the "
+                "decoder's last block, as Salesforce/codet5p-2b has it."
+            )
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(
+            vocabulary=int(self.config["decoder"]["vocab_size"]),
+            width=self.decoder.width,
+            layers=self.decoder.layers,
+            cache_heads=self.decoder.heads,
+            head_dim=self.decoder.head_dim,
+            encoder=True,
+            cross_layers=1,
+            cross_heads=self.decoder.heads,
+        )
+
+    def weights(self) -> dict[str, Weight]:
+        stored = self.checkpoint.weights
+        found = {
+            **stored, **self.encoder.unpacked(stored), **self.decoder.unpacked(stored),
+            **unpacked(self.cross, stored[f"{self.cross}.qkv_proj.weight"], ("v_proj", "k_proj")),
+        }  # fmt: skip
+        wider = stored.get("enc_to_dec_proj.weight")
+        if wider is not None:
+            # Keys and values read the encoder through its projection: one product does both.
+            for part in ("k_proj", "v_proj"):
+                at = f"{self.cross}.{part}"
+                inner, bias = found[f"{at}.weight"], stored["enc_to_dec_proj.bias"]
+                shape = (inner.shape[0], wider.shape[1])
+                found[f"{at}.weight"] = Weight(shape, partial(_product, inner, wider))
+                found[f"{at}.bias"] = Weight((inner.shape[0],), partial(_product, inner, bias))
+        return found
+
+    def cross_attention(self) -> CrossAttention:
+        """Biases come from the encoder's projection where it has one."""
+        decoder = self.decoder
+        naming = replace(decoder.naming, q="q_attn")
+        plain = naming.cross_attention(self.cross, heads=decoder.heads, head_dim=decoder.head_dim)
+        if "enc_to_dec_proj.bias" not in self.checkpoint.weights:
+            return replace(plain, rope=decoder.rope)
+        biases = {f"{part}_bias": f"{self.cross}.{part}_proj.bias" for part in ("k", "v")}
+        return replace(plain, rope=decoder.rope, **biases)
+
+    def encode(self, ops: Ops[V]) -> None:
+        stack = self.encoder
+        x = ops.gather_rows(stack.table, ops.input("input_ids"))
+        inner = ops.norm(x, stack.norm(0))
+        for i in range(stack.layers):
+            made = ops.encode_attend(inner, stack.attention(i), ops.source_mask())
+            made = ops.add(made, ops.ffn(inner, stack.feed_forward(i)))
+            x, inner = ops.norm_add(x, made, stack.norm(i + 1))
+        ops.remember(inner, 0, self.cross_attention())
+
+    def decode(self, ops: Ops[V]) -> None:
+        stack = self.decoder
+        x = ops.gather_rows(stack.table, ops.input("tokens"))
+        inner = ops.norm(x, stack.norm(0))
+        for i in range(stack.layers):
+            made = ops.self_attend(inner, i, stack.attention(i))
+            if i + 1 == stack.layers:
+                made = ops.add(made, ops.cross_attend(inner, 0, self.cross_attention()))
+                x, inner, made = (ops.chosen_rows(rows) for rows in (x, inner, made))
+            made = ops.add(made, ops.ffn(inner, stack.feed_forward(i)))
+            x, inner = ops.norm_add(x, made, stack.norm(i + 1))
+        ops.head(inner, "decoder.lm_head.weight", "decoder.lm_head.bias")
+
+    def generation(self) -> GenerationDefaults:
+        return code_generation(
+            self.checkpoint, {**self.config["decoder"], **self.config}, prompt_from_source=True
+        )
+
+
+def _product(matrix: Weight, other: Weight) -> Array:
+    """In float64, so that the fold adds no rounding of its own."""
+    return (matrix.read().astype(np.float64) @ other.read().astype(np.float64)).astype(np.float32)
