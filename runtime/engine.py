@@ -22,6 +22,7 @@ from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import BundleError, DeviceError, InputError
 from edgegen.manifest import Variant
 
+from .beams import BeamSearch
 from .decoder import Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
@@ -31,8 +32,11 @@ from .generation import Generation
 from .options import GenerationOptions
 from .sampling import build_sampler
 from .speculation import Speculation, noise_of
-from .stopping import Stopping, TextSoFar
+from .speculative import SpeculativeDecoding
+from .stopping import Stopping, StopStrings, TextSoFar
 from .verify import LOSSLESS, VERIFIERS, Lossless, Verifier
+
+PLAIN = GenerationOptions(draft="none")
 
 if TYPE_CHECKING:
     from .companion import Companion
@@ -123,14 +127,14 @@ class Engine:
         return replace(self._remember(feeds, 0.0), draft=started)
 
     def remember_samples(self, samples: NDArray[np.float32], *, draft: bool = False) -> Memory:
-        """Encode one window of audio, ``[window_samples]``; with ``draft`` for the draft model
-        as well."""
+        """Encode one window of audio, ``[window_samples]`` or what is left where the manifest lets
+        windows be shorter; with ``draft`` for the draft model as well."""
         started = self.companion.encode_samples(samples) if draft and self.companion else None
-        session = self.session("features")
+        feeds: dict[str, Tensor] = {"samples": samples[None]}
         start = perf_counter()
-        features = session.request().run({"samples": samples[None]})["features"]
-        features_seconds = perf_counter() - start
-        return replace(self._remember({"features": features}, features_seconds), draft=started)
+        if "features" in self.variants:
+            feeds = dict(self.session("features").request().run(feeds))
+        return replace(self._remember(feeds, perf_counter() - start), draft=started)
 
     def _remember(self, feeds: dict[str, Tensor], features_seconds: float) -> Memory:
         session = self.session("encode")
@@ -142,15 +146,17 @@ class Engine:
         mask = {k: v for k, v in feeds.items() if k == "source_mask"}
         return Memory({**outputs, **mask}, features_seconds, seconds)
 
-    def decoder(self, memory: Memory | None = None, draft: str = "none") -> Decoder:
-        """A decoder at the start of a text, with the outputs ``draft`` wants where the bundle has
-        a graph with them."""
+    def decoder(self, memory: Memory | None = None, options: GenerationOptions = PLAIN) -> Decoder:
+        """A decoder at the start of a text, with the outputs the drafter wants where the bundle
+        has a graph with them."""
+        branching = options.num_beams > 1
+        draft = "none" if branching else options.draft
         wants = "+".join(("decode", *wanted(DRAFTERS[draft])))
         name = wants if wants in self.variants else "decode"
         session = self.session(name)
         limit = self.manifest.generation.max_positions
         feeds = None if memory is None else memory.feeds
-        return Decoder(session, self.variants[name], feeds, limit)
+        return Decoder(session, self.variants[name], feeds, limit, branching=branching)
 
     # ------------------------------------------------------------- options
 
@@ -163,11 +169,13 @@ class Engine:
         memory: Memory | None = None,
         encode: Callable[[str], Sequence[int]] | None = None,
         text: TextSoFar | None = None,
+        read: Callable[[Sequence[int]], str] | None = None,
         stop: Sequence[str] = (),
     ) -> Generation:
         """The loop for one text, as the options and the bundle's defaults ask.
 
-        ``memory`` is the decoder's, for a draft model.
+        ``memory`` is the decoder's, for a draft model. ``text`` and ``read`` turn tokens into text
+        where there are stop strings: as they come, and all of a beam's.
         """
         defaults, manifest = self.manifest.generation, self.manifest
         ends, most = frozenset(defaults.end), self._most(options, prompt_length)
@@ -180,6 +188,15 @@ class Engine:
             encode=encode,
             most=most,
         )
+        if options.num_beams > 1:
+            return BeamSearch(
+                target=decoder,
+                options=options,
+                filters=filters,
+                ends=ends,
+                max_new_tokens=most,
+                stopped=None if read is None or not stop else StopStrings.finder(stop, read),
+            )
         model = None
         if self.companion is not None and self.drafts_with_model(options):
             model = self.companion.model(
@@ -192,7 +209,7 @@ class Engine:
             corpus=self.corpus,
             store=self._store(options),
         )
-        return Generation(
+        return SpeculativeDecoding(
             target=decoder,
             sampler=sampler,
             filters=filters,
@@ -245,7 +262,7 @@ class Engine:
 
     def lossless(self, options: GenerationOptions) -> Lossless:
         """The class of what runs against plain decoding of the same bundle."""
-        if options.draft == "none":
+        if options.draft == "none" or options.num_beams > 1:
             return "sample-identical"
         classes = (DRAFTERS[options.draft].lossless, VERIFIERS[options.verifier].lossless)
         return min(classes, key=LOSSLESS.index)

@@ -46,6 +46,7 @@ class Hypothesis:
     tokens: tuple[int, ...]
     score: float
     cut: Cut
+    logprobs: tuple[TokenScore, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ from edgegen.errors import InputError
 from edgegen.manifest import GenerationDefaults
 from edgegen.registry import unknown
 
+from .beams import EarlyStopping
 from .drafters import DRAFTERS
 from .verify import VERIFIERS
 
@@ -60,6 +61,19 @@ class GenerationOptions:
     no_repeat_ngram_size: int | None = None
     # No run of this many tokens of the source occurs in the decoder's text; 0 is off, None as above.
     encoder_no_repeat_ngram_size: int | None = None
+    # Texts followed at once; above 1 looks for the likeliest text, with no draft and no sampling.
+    num_beams: int = 1
+    # How many of them a result holds, the best first, in `hypotheses`.
+    num_return_sequences: int = 1
+    # Beams compete inside groups; a group is held back from tokens of the groups before it.
+    num_beam_groups: int = 1
+    # What a token costs a group for each time the groups before it chose it at the same place.
+    diversity_penalty: float = 0.0
+    # Scores are divided by length to this power: above 0 favours long texts, below 0 short ones.
+    length_penalty: float = 1.0
+    # True ends when as many texts ended as beams there are, "never" only when no better one can
+    # come; False when none is likely to.
+    early_stopping: EarlyStopping = False
     # Texts that may not be written, in the tokenizer's own spelling of them, with or
     # without a space before; another spelling of the same letters stays possible.
     bad_words: tuple[str, ...] = ()
@@ -103,6 +117,7 @@ class GenerationOptions:
         for field in fields(self):
             object.__setattr__(self, field.name, _frozen(getattr(self, field.name)))
         faults = [*_number_faults(self), *_kind_faults(self), *_sequence_faults(self)]
+        faults = faults or _beam_faults(self)
         if faults:
             raise InputError(f"generation options: {'; '.join(faults)}.")
 
@@ -123,6 +138,9 @@ class GenerationOptions:
         })  # fmt: skip
 
 
+# More rows than any device takes at a time.
+MOST_BEAMS = 256
+
 # field: (whole number?, None allowed?, lowest, whether the lowest itself is allowed, highest)
 _RANGES: dict[str, tuple[bool, bool, float, bool, float]] = {
     "max_new_tokens": (True, True, 1, True, math.inf),
@@ -135,6 +153,11 @@ _RANGES: dict[str, tuple[bool, bool, float, bool, float]] = {
     "repetition_penalty": (False, True, 0, False, math.inf),
     "no_repeat_ngram_size": (True, True, 0, True, math.inf),
     "encoder_no_repeat_ngram_size": (True, True, 0, True, math.inf),
+    "num_beams": (True, False, 1, True, MOST_BEAMS),
+    "num_return_sequences": (True, False, 1, True, math.inf),
+    "num_beam_groups": (True, False, 1, True, math.inf),
+    "diversity_penalty": (False, False, 0, True, math.inf),
+    "length_penalty": (False, False, -100, True, 100),
     "seed": (True, False, 0, True, 2**64 - 1),
     "logprobs": (True, True, 0, True, math.inf),
     "num_assistant_tokens": (True, True, 1, True, math.inf),
@@ -184,6 +207,30 @@ def _kind_faults(options: GenerationOptions) -> list[str]:
         faults.append(f"draft_store must be a Path or None, got {options.draft_store!r}")
     if options.verifier not in VERIFIERS:
         faults.append(unknown("verifier", str(options.verifier), list(VERIFIERS)).rstrip("."))
+    return faults
+
+
+def _beam_faults(options: GenerationOptions) -> list[str]:
+    beams, groups = options.num_beams, options.num_beam_groups
+    faults: list[str] = []
+    if options.early_stopping not in (True, False, "never"):
+        faults.append(
+            f"early_stopping must be True, False or 'never', got {options.early_stopping!r}"
+        )
+    if options.num_return_sequences > beams:
+        faults.append(
+            f"num_return_sequences={options.num_return_sequences} needs as many num_beams"
+        )
+    if beams % groups:
+        faults.append(f"num_beams={beams} must be a multiple of num_beam_groups={groups}")
+    if options.diversity_penalty and groups == 1:
+        faults.append("diversity_penalty needs num_beam_groups of at least 2")
+    if beams == 1:
+        return faults
+    if options.do_sample:
+        faults.append("num_beams and do_sample exclude each other; choose one")
+    if options.draft not in ("auto", "none"):
+        faults.append(f"num_beams takes no drafts, got draft={options.draft!r}; leave it out")
     return faults
 
 

@@ -178,10 +178,22 @@ class Segment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoredText:
+    """One of several texts for a source. ``score`` is the log-probability over length, as beams
+    were ranked by."""
+
+    text: str
+    tokens: tuple[int, ...]
+    score: float
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """``tokens`` hold the end token when the model wrote one; ``text`` never does.
 
     ``speculation`` says what a caller should know of how drafts were used, such as why none were.
+    ``hypotheses`` are the texts a beam search found for a source of one part, best first.
     ``logprobs`` has one entry a token when asked for. ``segments`` and ``language`` are a speech
     model's. ``lossless`` is the class of what was run against plain decoding.
     """
@@ -193,6 +205,7 @@ class Result:
     lossless: Lossless
     speculation: str = ""
     logprobs: tuple[TokenScore, ...] = ()
+    hypotheses: tuple[ScoredText, ...] = ()
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     warnings: tuple[str, ...] = ()

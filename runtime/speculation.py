@@ -56,6 +56,8 @@ class Speculation:
 
     def note(self, options: GenerationOptions) -> str:
         """What a result must say of how it was speculated; empty where nothing is."""
+        if options.num_beams > 1:
+            return ""
         return UNCALIBRATED if options.draft == "auto" and self.costs is None else ""
 
     def calibrate(self, engine: Engine, store: Store | None, warn: Callable[[str], None]) -> None:

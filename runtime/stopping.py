@@ -40,6 +40,18 @@ class StopStrings:
         self._longest = max(map(len, self._stop), default=0)
         self._seen = ""
 
+    @staticmethod
+    def finder(
+        stop: Sequence[str], read: Callable[[Sequence[int]], str]
+    ) -> Callable[[Sequence[int]], Cut | None]:
+        """Where a stop string cuts the text of some tokens, all of them read anew."""
+
+        def found(tokens: Sequence[int]) -> Cut | None:
+            place = StopStrings(stop).find(read(tokens))
+            return None if place is None else Cut(len(tokens), "stop_string", place)
+
+        return found
+
     def find(self, text: str) -> int | None:
         """Where the earliest stop string in the text so far begins, or None."""
         grown = text.startswith(self._seen)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from edgegen.errors import InputError
+
 from .decoder import Decoder
 from .engine import Engine, Memory
-from .generation import Step
+from .generation import Hypothesis, Step
 from .options import GenerationOptions
-from .result import Pass, Result
+from .result import Pass, Result, ScoredText
 from .sampling import TokenScore
 from .stopping import FinishReason
 from .tokenizer import Tokenizer
@@ -45,9 +48,14 @@ class Record:
     started: float = field(default_factory=perf_counter)
     passes: list[Pass] = field(default_factory=list[Pass])
     tokens: list[int] = field(default_factory=list[int])
+    hypotheses: list[ScoredText] = field(default_factory=list[ScoredText])
     scores: list[TokenScore] = field(default_factory=list[TokenScore])
     reasons: list[FinishReason] = field(default_factory=list[FinishReason])
     warnings: list[str] = field(default_factory=list[str])
+
+    def best(self) -> tuple[ScoredText, ...]:
+        """Those of a whole text: of several parts, each has its own."""
+        return tuple(self.hypotheses) if len(self.passes) == 1 else ()
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -80,14 +88,22 @@ def decode(
     """Run one pass of the loop into ``record``; yields pieces, returns the pass's whole text."""
     started = perf_counter()
     ends = engine.manifest.generation.end
-    writer = Writer(tokenizer, (*ends, *opening.hidden), opening.stop)
+    if options.num_return_sequences > 1 and record.passes:
+        raise InputError(
+            f"num_return_sequences={options.num_return_sequences}: the input is worked through in "
+            "parts (sentences, windows of audio), each with texts of its own; give one at a time."
+        )
+    beams = options.num_beams > 1
+    writer = Writer(tokenizer, (*ends, *opening.hidden), () if beams else opening.stop)
+    read = partial(read_text, tokenizer, frozenset((*ends, *opening.hidden)))
     generation = engine.generation(
-        opening.decoder or engine.decoder(opening.memory, options.draft),
+        opening.decoder or engine.decoder(opening.memory, options),
         options,
         prompt_length=len(opening.prompt),
         memory=opening.memory,
         encode=encoder_of(tokenizer),
-        text=writer.so_far if opening.stop else None,
+        text=writer.so_far if opening.stop and not beams else None,
+        read=read,
         stop=opening.stop,
     )
     memory = opening.memory or Memory({})
@@ -100,6 +116,7 @@ def decode(
             record.tokens += step.tokens
             record.scores += step.scores
             reason = step.cut.reason or reason
+            record.hypotheses += [scored(text, read) for text in step.hypotheses]
             piece = writer.take(step)
             if piece:
                 yield piece
@@ -117,6 +134,20 @@ def decode(
             )
         )
     return writer.text
+
+
+def read_text(tokenizer: Tokenizer, hidden: frozenset[int], tokens: Sequence[int]) -> str:
+    """The text of tokens, without those that are no text."""
+    return tokenizer.decode([token for token in tokens if token not in hidden])
+
+
+def scored(found: Hypothesis, read: Callable[[Sequence[int]], str]) -> ScoredText:
+    return ScoredText(
+        text=read(found.tokens)[: found.cut.text_length],
+        tokens=found.tokens,
+        score=found.score,
+        finish_reason=found.cut.reason or "stop",
+    )
 
 
 def encoder_of(tokenizer: Tokenizer) -> Callable[[str], Sequence[int]]:

@@ -47,6 +47,7 @@ class TextTask:
             lossless=self.engine.lossless(options),
             speculation=self.engine.speculation.note(options),
             logprobs=tuple(record.scores),
+            hypotheses=record.best(),
             warnings=tuple(record.warnings),
         )
 

@@ -25,6 +25,7 @@ from .audio import Samples, is_silent
 from .decoder import Decoder
 from .engine import Engine
 from .options import GenerationOptions
+from .pauses import pause
 from .recording import Recording
 from .result import Result, Segment, Timings, weakest
 from .sampling import log_probabilities
@@ -56,14 +57,16 @@ class Transcription:
     segments: list[Segment] = field(default_factory=list[Segment])
     text: str = ""
     timed: bool = False
+    _begun: bool = False  # a window of which nothing is said yet
 
     def run(self) -> Running:
         """Yields text as it is settled: by the token in one window, by the segment in several."""
         speech, recording, position, faint = self.speech, self.recording, 0, False
         long = recording.goes_beyond(speech.window_samples)
-        self.timed = self.options.timestamps or (long and speech.timestamp_begin > 0)
+        self.timed = speech.timestamp_begin > 0 and (self.options.timestamps or long)
         least = LEAST_SECONDS * speech.sample_rate
         while (samples := recording.window(position)).size >= least and not self._stopped:
+            samples = self._whole_words(samples, position)
             advance = samples.size
             if is_silent(samples, speech.sample_rate):
                 faint = faint or bool(samples.any())
@@ -86,6 +89,7 @@ class Transcription:
             lossless=self.engine.lossless(self.options),
             speculation=self.engine.speculation.note(self.options),
             logprobs=tuple(record.scores),
+            hypotheses=record.best(),
             segments=tuple(self.segments),
             language=self.language,
             warnings=tuple(record.warnings),
@@ -98,16 +102,24 @@ class Transcription:
     def _seconds(self, position: int) -> float:
         return position / self.speech.sample_rate
 
+    def _whole_words(self, samples: Samples, position: int) -> Samples:
+        """A window that ends in a pause, where the model says no times that tell where to go on."""
+        if self.timed or not self.recording.goes_beyond(position + samples.size):
+            return samples
+        return samples[: pause(samples, self.speech.sample_rate)]
+
     # ---------------------------------------------------------- one window
 
     def _window(self, samples: Samples, position: int) -> Generator[str, None, int]:
         """Transcribe what starts at ``position``; returns how many samples that settled."""
         speech, known = self.speech, self.language
-        padded = np.zeros(speech.window_samples, np.float32)
-        padded[: samples.size] = samples
+        heard = samples
+        if speech.padded:
+            heard = np.zeros(speech.window_samples, np.float32)
+            heard[: samples.size] = samples
         with_model = self.engine.drafts_with_model(self.options)
-        memory = self.engine.remember_samples(padded, draft=with_model)
-        decoder = self.engine.decoder(memory, self.options.draft)
+        memory = self.engine.remember_samples(heard, draft=with_model)
+        decoder = self.engine.decoder(memory, self.options)
         start = perf_counter()
         doubtful = self._listen(decoder) > NO_SPEECH_PROBABILITY
         prompt = self._prompt()
@@ -122,13 +134,23 @@ class Transcription:
             hidden=self._times(),
         )
         window = _Window(self, position, samples.size)
-        if not doubtful and not self.timed:
+        self._begun = True
+        if not doubtful and not self.timed and not self.options.timestamps:
             return (yield from self._streamed(opening, window))
         advance = yield from self._held(opening, window, doubtful)
         if advance == 0:
             self.language = known
             return samples.size
         return advance
+
+    def _bounded(self, options: GenerationOptions, size: int) -> GenerationOptions:
+        """At most the tokens that can be said in ``size`` samples, the start among them, where the
+        model needs such a bound and no other was asked for."""
+        rate, defaults = self.speech.tokens_per_second, self.engine.manifest.generation
+        if not rate or options.max_new_tokens is not None:
+            return options
+        most = min(int(self._seconds(size) * rate) - len(defaults.start), defaults.max_new_tokens)
+        return replace(options, max_new_tokens=max(1, most, options.min_new_tokens))
 
     def _listen(self, decoder: Decoder) -> float:
         """How likely nobody speaks, and the language if it is not known: the first row tells both.
@@ -164,7 +186,8 @@ class Transcription:
         return range(begin, self.engine.manifest.vocabulary) if begin else ()
 
     def _streamed(self, opening: Opening, window: _Window) -> Generator[str, None, int]:
-        pieces = decode(self.engine, self.tokenizer, opening, self.options, self.record)
+        options = self._bounded(self.options, window.size)
+        pieces = decode(self.engine, self.tokenizer, opening, options, self.record)
         with closing(pieces):
             for piece in pieces:
                 window.text += piece
@@ -174,13 +197,13 @@ class Transcription:
 
     def _held(self, opening: Opening, window: _Window, doubtful: bool) -> Generator[str, None, int]:
         """Text is shown when it is sure to stand; 0 when none is, because nobody speaks."""
-        options = replace(self.options, timestamps=self.timed)
+        options = replace(self._bounded(self.options, window.size), timestamps=self.timed)
         if doubtful and options.logprobs is None:
             options = replace(options, logprobs=0)
         pieces = decode(self.engine, self.tokenizer, opening, options, self.record)
         with closing(pieces):
             for _ in pieces:
-                if not doubtful and not options.stop:
+                if self.timed and not doubtful and not options.stop:
                     yield from window.say_settled()
         if doubtful and (window.mean_logprob() < NO_SPEECH_LOGPROB or window.loops()):
             window.forget()
@@ -196,6 +219,10 @@ class Transcription:
     def say(self, text: str) -> Iterator[str]:
         """Add to the text, which does not begin with the space the tokens have."""
         piece = text if self.text else text.lstrip()
+        apart = self.text and piece and not piece[0].isspace()
+        if self._begun and apart and not self.speech.timestamp_begin:
+            piece = f" {piece}"  # windows cut in a pause begin with a word
+        self._begun = self._begun and not piece
         self.text += piece
         if piece:
             yield piece

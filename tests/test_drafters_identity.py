@@ -85,7 +85,7 @@ class Bench:
     ) -> list[Step]:
         """``shown``: what drafters take for the source."""
         memory, source, prompt = self.openings[seed]
-        decoder = self.engine.decoder(memory, options.draft)
+        decoder = self.engine.decoder(memory, options)
         made = self.engine.generation(decoder, options, prompt_length=len(prompt))
         made.drafter = wrap(made.drafter)
         return list(made.run(prompt, source if shown is None else shown))

@@ -1,0 +1,279 @@
+"""Beam search over one cache: the beams are a tree of rows and share all they have in common.
+
+Nothing is copied when beams are reordered, and the encoder's keys and values stand once, because a
+beam is no batch row: it is a row of the call whose mask shows its own past (see ``lineage``).
+Scores, stopping and finished texts follow transformers' beam search, so hypotheses and scores are
+its own; groups follow Vijayakumar et al., "Diverse Beam Search", arXiv 1610.02424.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .decoder import Scores
+from .filters import LogitsFilter
+from .generation import Feed, Generation, Hypothesis, Target, Turn
+from .history import HistoryBuffer
+from .sampling import Greedy, Row, TokenScore, log_probabilities
+from .stopping import Cut
+from .verify import LogitRows
+
+EarlyStopping = Literal["never"] | bool
+# Rows no beam follows any more are dropped when there are this many and a quarter of all.
+FEWEST_DEAD = 16
+RUNNING = Cut(0)
+
+
+class BeamOptions(Protocol):
+    """What of ``GenerationOptions`` a beam search reads; names as in transformers."""
+
+    @property
+    def num_beams(self) -> int: ...
+    @property
+    def num_return_sequences(self) -> int: ...
+    @property
+    def num_beam_groups(self) -> int: ...
+    @property
+    def diversity_penalty(self) -> float: ...
+    @property
+    def length_penalty(self) -> float: ...
+    @property
+    def early_stopping(self) -> EarlyStopping: ...
+    @property
+    def logprobs(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Beam:
+    """A text that goes on. ``tokens`` follow the prompt; the last follows ``row`` and is not fed.
+
+    ``logprobs`` are of its tokens, where asked for.
+    """
+
+    tokens: tuple[int, ...]
+    score: np.float32  # sum of log-probabilities
+    row: int
+    logprobs: tuple[TokenScore, ...] = ()
+
+
+@dataclass
+class Group:
+    """Beams that compete with one another, and the texts of theirs that ended, best first."""
+
+    beams: list[Beam]
+    finished: list[Hypothesis] = field(default_factory=list[Hypothesis])
+    done: bool = False
+
+
+@dataclass(kw_only=True)
+class BeamSearch(Generation):
+    """``ends`` are end tokens; ``stopped`` says of a text's tokens where a stop string cuts them.
+
+    ``filters`` see the log-probabilities, as transformers' processors do.
+    """
+
+    target: Target
+    options: BeamOptions
+    filters: Sequence[LogitsFilter]
+    ends: frozenset[int]
+    max_new_tokens: int
+    stopped: Callable[[Sequence[int]], Cut | None] | None = None
+
+    def begin(self, prompt: Sequence[int], source: Sequence[int]) -> None:
+        self._prompt, self._history = list(prompt), HistoryBuffer(prompt, source)
+        self._step = 0
+        root = Beam((), np.float32(0), -1)
+        self._groups = [Group([root]) for _ in range(self.options.num_beam_groups)]
+        # The row before each row; a beam's past is a walk along it.
+        self._before: list[int] = []
+        # Which row of a call follows a row with a token, the cache's row of the call's first
+        # logits, and the rows that stand whatever is chosen.
+        self._calls: dict[tuple[int, int], int] = {}
+        self._first = self._base = 0
+
+    def unfed(self) -> Sequence[int]:
+        return () if self._step else self._prompt[self.target.length :]
+
+    def feed(self) -> Feed:
+        length = self.target.length
+        if not self._step:
+            pending = self._prompt[length:]
+            self._base = length + len(pending)
+            self._first = self._base - 1
+            self._before = list(range(-1, self._first))
+            return Feed(pending, None, len(pending) - 1)
+        self._base = self._first = length
+        # Two groups may have come to the same text: its row is computed once.
+        wanted = dict.fromkeys((beam.row, beam.tokens[-1]) for beam in self._live())
+        self._calls = {key: index for index, key in enumerate(wanted)}
+        self._before += [row for row, _ in wanted]
+        return Feed([token for _, token in wanted], [row - length for row, _ in wanted])
+
+    def take(self, scores: Scores, draft_seconds: float, decode_seconds: float) -> Turn:
+        rows = LogitRows(log_softmax(scores.logits), Greedy(), self._history, self.filters)
+        chosen = Counter[int]()
+        for group in self._groups:
+            if not group.done:
+                self._advance(group, rows, chosen)
+                chosen.update(beam.tokens[-1] for beam in group.beams)
+        self._step += 1
+        if all(group.done for group in self._groups):
+            return self._end()
+        self._keep()
+        return Turn(tokens=(), cut=RUNNING)
+
+    # ------------------------------------------------------------ one step
+
+    def _live(self) -> list[Beam]:
+        return [beam for group in self._groups for beam in group.beams]
+
+    def _call(self, beam: Beam) -> int:
+        """Which row of the call has the beam's logits."""
+        return self._calls[beam.row, beam.tokens[-1]] if beam.tokens else 0
+
+    def _advance(self, group: Group, rows: LogitRows, chosen: Mapping[int, int]) -> None:
+        """One more token for a group; those that end become finished texts."""
+        width = self._width()
+        candidates = self._candidates(group, rows, chosen, width)
+        cuts = [self._cut(beam.tokens) for beam in candidates]
+        for beam, cut in list(zip(candidates, cuts, strict=True))[:width]:
+            if cut is not None:
+                self._finish(group, beam, cut)
+        group.beams = [b for b, cut in zip(candidates, cuts, strict=True) if cut is None][:width]
+        group.done = not group.beams or not self._improvable(group)
+        if group.done:
+            group.beams = []
+
+    def _width(self) -> int:
+        return self.options.num_beams // self.options.num_beam_groups
+
+    def _candidates(
+        self, group: Group, rows: LogitRows, chosen: Mapping[int, int], width: int
+    ) -> list[Beam]:
+        """The best continuations, enough that ``width`` go on though all end tokens are there."""
+        most = max(2, 1 + len(self.ends)) * width
+        found: list[tuple[float, int, int, Beam]] = []
+        asked = self.options.logprobs
+        for index, beam in enumerate(group.beams):
+            row = self._call(beam)
+            values = rows.filtered(row, beam.tokens)
+            if chosen and self.options.diversity_penalty:
+                values = values.copy()
+                for token, count in chosen.items():
+                    values[token] -= np.float32(self.options.diversity_penalty * count)
+            totals = values + beam.score
+            for token in largest(totals, most):
+                logprobs = beam.logprobs
+                if asked is not None:
+                    logprobs = (*logprobs, log_probabilities(values, token, asked))
+                tokens = (*beam.tokens, token)
+                new = Beam(tokens, totals[token], self._first + row, logprobs)
+                found.append((-float(totals[token]), index, token, new))
+        found.sort(key=lambda entry: entry[:3])
+        return [entry[3] for entry in found[:most]]
+
+    def _cut(self, tokens: tuple[int, ...]) -> Cut | None:
+        if tokens[-1] in self.ends:
+            return Cut(len(tokens), "stop")
+        if self.stopped is not None:
+            found = self.stopped(tokens)
+            if found is not None:
+                return found
+        return Cut(len(tokens), "length") if len(tokens) >= self.max_new_tokens else None
+
+    def _finish(self, group: Group, beam: Beam, cut: Cut) -> None:
+        """Keep a text that ended if it is among the best of its group."""
+        width, length = self._width(), len(beam.tokens)
+        if self.options.early_stopping is True and len(group.finished) == width:
+            return
+        score = beam.score / np.float32(length**self.options.length_penalty)
+        text = Hypothesis(tokens=beam.tokens, score=float(score), cut=cut, logprobs=beam.logprobs)
+        group.finished.append(text)
+        group.finished.sort(key=lambda text: -text.score)
+        del group.finished[width:]
+
+    def _improvable(self, group: Group) -> bool:
+        """Whether going on could still better the finished texts, as far as transformers looks."""
+        if len(group.finished) < self._width():
+            return True
+        options = self.options
+        if options.early_stopping is True:
+            return False
+        length = self._step + 1
+        if options.early_stopping == "never" and options.length_penalty > 0:
+            length = self.max_new_tokens
+        best = float(group.beams[0].score) / float(length**options.length_penalty)
+        return best > group.finished[-1].score
+
+    # ------------------------------------------------------------ the cache
+
+    def _keep(self) -> None:
+        """Keep the rows some beam follows."""
+        base = self._base
+        followed = sorted({beam.row for beam in self._live() if beam.row >= base})
+        self.target.keep(base, followed)
+        self._before = [*self._before[:base], *(self._before[row] for row in followed)]
+        self._move({row: base + i for i, row in enumerate(followed)})
+        self._compact()
+
+    def _move(self, places: Mapping[int, int]) -> None:
+        """Rows have new places."""
+        for group in self._groups:
+            group.beams = [
+                replace(beam, row=places.get(beam.row, beam.row)) for beam in group.beams
+            ]
+
+    def _compact(self) -> None:
+        """Drop rows no beam comes from, now and then, since those behind them are moved."""
+        length = self.target.length
+        alive = self._ancestry()
+        dead = length - len(alive)
+        if dead < max(FEWEST_DEAD, length // 4):
+            return
+        first = next(i for i, row in enumerate(alive) if i != row)
+        self.target.keep(first, alive[first:])
+        places = {row: i for i, row in enumerate(alive)} | {-1: -1}
+        self._before = [places[self._before[row]] for row in alive]
+        self._move(places)
+
+    def _ancestry(self) -> list[int]:
+        """The rows beams come from, in order."""
+        seen: set[int] = set()
+        for beam in self._live():
+            row = beam.row
+            while row >= 0 and row not in seen:
+                seen.add(row)
+                row = self._before[row]
+        return sorted(seen)
+
+    def _end(self) -> Turn:
+        every = [text for group in self._groups for text in group.finished]
+        best = sorted(every, key=lambda text: -text.score)[: self.options.num_return_sequences]
+        first = best[0]
+        return Turn(
+            tokens=first.tokens, cut=first.cut, scores=first.logprobs, hypotheses=tuple(best)
+        )
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``[rows, V]``, in float32."""
+    shifted: NDArray[np.float32] = logits - logits.max(axis=1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return shifted
+
+
+def largest(values: Row, count: int) -> list[int]:
+    """Ids of the ``count`` largest finite values, largest first, lowest id first among equals."""
+    if count < len(values):
+        edge = values[np.argpartition(values, -count)[-count:]].min()
+        ids = np.flatnonzero((values >= edge) & (values > -np.inf))
+    else:
+        ids = np.flatnonzero(values > -np.inf)
+    order = np.argsort(-values[ids], kind="stable")[:count]
+    return [int(i) for i in ids[order]]
