@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_families import CASES, END, PAD, UNKNOWN, VOCABULARY, write_bundle
+from tiny_families import CASES, END, VOCABULARY, write_bundle
+from typer.testing import CliRunner
 
-from edgegen import GenerationOptions, Pipeline, Result, load
+from edgegen import GenerationOptions, Pipeline, load
+from edgegen.cli import app
 from edgegen.errors import InputError
 from edgegen.export.families import family_of
-from edgegen.export.reference import reference_of
+from edgegen.export.reference import Reference, reference_of
 
 Pipelines = Callable[[str], Pipeline]
+Scored = list[tuple[list[int], float]]
 NEW = 12
-WITH_TRUTH = ["t5-tied", "bart", "marian", "whisper"]
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"num_beams": 4},
     "long": {"num_beams": 3, "length_penalty": 2.0},
@@ -41,9 +42,9 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Pipelines:
 
 
 @cache
-def model(name: str) -> Any:
-    """transformers' own model of a tiny checkpoint."""
-    return reference_of(family_of(CASES[name].make())[1]).model  # type: ignore[attr-defined]
+def reference(name: str) -> Reference:
+    """The checkpoint itself: transformers' model, or the family in torch."""
+    return reference_of(family_of(CASES[name].make())[1])
 
 
 def sources(count: int, seed: int = 0) -> list[list[int]]:
@@ -59,10 +60,11 @@ def options(**said: Any) -> GenerationOptions:
     return GenerationOptions(**{"max_new_tokens": NEW, "num_return_sequences": most, **said})
 
 
-def truth(name: str, source: Sequence[int], said: Mapping[str, Any]) -> list[tuple[list[int], float]]:
+def truth(name: str, source: Sequence[int], said: Mapping[str, Any]) -> Scored:
     """transformers' sequences without prompt and padding, and their scores."""
     with torch.no_grad():
-        found = model(name).generate(
+        model: Any = reference(name)
+        found = model.model.generate(
             input_ids=torch.tensor([source]),
             max_new_tokens=NEW,
             num_return_sequences=said["num_beams"],
@@ -72,7 +74,7 @@ def truth(name: str, source: Sequence[int], said: Mapping[str, Any]) -> list[tup
             output_scores=True,
             **said,
         )
-    texts: list[tuple[list[int], float]] = []
+    texts: Scored = []
     for row, score in zip(found.sequences.tolist(), found.sequences_scores.tolist(), strict=True):
         tokens = row[1:]
         ends = [i for i, token in enumerate(tokens) if token == END]
@@ -89,3 +91,148 @@ def test_hypotheses_and_scores_are_those_of_transformers(
         wanted = truth("t5-tied", source, SETTINGS[setting])
         assert [list(text.tokens) for text in found] == [tokens for tokens, _ in wanted]
         assert np.allclose([t.score for t in found], [s for _, s in wanted], atol=1e-4)
+
+
+def searched(name: str, source: Mapping[str, Any], prompt: Sequence[int], said: Any) -> Scored:
+    """Beam search by the book over whole forwards, nothing cached: what graphs must find."""
+    width, penalty = said.num_beams, said.length_penalty
+    beams: Scored = [(list(prompt), 0.0)]
+    finished: Scored = []
+    for length in range(1, NEW + 1):
+        found: Scored = []
+        for tokens, score in beams:
+            row = torch.from_numpy(reference(name).logits(source, tokens)[-1:])
+            logprobs = torch.log_softmax(row, -1)[0] + score
+            best = torch.topk(logprobs, 2 * width)
+            found += [
+                ([*tokens, token], value)
+                for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            ]
+        found.sort(key=lambda entry: -entry[1])
+        ended = [entry for entry in found[:width] if entry[0][-1] == END or length == NEW]
+        finished += [(tokens[len(prompt) :], score / length**penalty) for tokens, score in ended]
+        finished = sorted(finished, key=lambda entry: -entry[1])[:width]
+        beams = [entry for entry in found[: 2 * width] if entry[0][-1] != END][:width]
+        if len(finished) == width and beams[0][1] / length**penalty <= finished[-1][1]:
+            break
+    return finished
+
+
+@pytest.mark.parametrize("name", ["marian-ssru", "llama-grouped", "gemma3", "mt5"])
+def test_every_kind_of_cache_finds_what_whole_forwards_find(
+    pipelines: Pipelines, name: str
+) -> None:
+    """Rows of a recurrent decoder follow their own parents, local windows their own past."""
+    pipeline = pipelines(name)
+    encoder = family_of(CASES[name].make())[1].shape.encoder
+    said = options(num_beams=3)
+    for source in sources(6, seed=9):
+        found = pipeline.generate(source, said).hypotheses
+        prompt = list(pipeline.bundle.manifest.generation.start) if encoder else source
+        wanted = searched(name, {"input_ids": source} if encoder else {}, prompt, said)
+        assert [list(text.tokens) for text in found] == [tokens for tokens, _ in wanted]
+        assert np.allclose([text.score for text in found], [s for _, s in wanted], atol=1e-4)
+
+
+def test_one_group_without_penalty_is_beam_search(pipelines: Pipelines) -> None:
+    pipeline = pipelines("t5-tied")
+    for source in sources(5, seed=1):
+        plain = pipeline.generate(source, options(num_beams=4)).hypotheses
+        grouped = options(num_beams=4, num_beam_groups=1, diversity_penalty=0.0)
+        assert pipeline.generate(source, grouped).hypotheses == plain
+
+
+def test_groups_of_one_without_penalty_are_greedy_texts_all_alike(pipelines: Pipelines) -> None:
+    pipeline = pipelines("t5-tied")
+    for source in sources(5, seed=2):
+        greedy = pipeline.generate(source, GenerationOptions(max_new_tokens=NEW, draft="none"))
+        found = pipeline.generate(source, options(num_beams=4, num_beam_groups=4)).hypotheses
+        assert [text.tokens for text in found] == [greedy.tokens] * 4
+
+
+def test_the_penalty_makes_texts_differ(pipelines: Pipelines) -> None:
+    """Different pairs of neighbours among the texts of a source grow with the penalty."""
+
+    def pairs(penalty: float) -> float:
+        shares: list[float] = []
+        for source in sources(8, seed=4):
+            said = options(num_beams=6, num_beam_groups=3, diversity_penalty=penalty)
+            texts = pipelines("t5-tied").generate(source, said).hypotheses
+            every = [
+                two for text in texts for two in zip(text.tokens, text.tokens[1:], strict=False)
+            ]
+            shares.append(len(set(every)) / max(1, len(every)))
+        return sum(shares) / len(shares)
+
+    none, some, much = pairs(0.0), pairs(5.0), pairs(1000.0)
+    assert none < some < much
+
+
+def test_an_overwhelming_penalty_gives_each_group_a_first_word_of_its_own(
+    pipelines: Pipelines,
+) -> None:
+    said = options(num_beams=5, num_beam_groups=5, diversity_penalty=1e6)
+    for source in sources(4, seed=5):
+        found = pipelines("t5-tied").generate(source, said).hypotheses
+        assert len({text.tokens[0] for text in found}) == 5
+
+
+def test_a_stop_string_ends_a_beam_and_is_cut_from_its_text(pipelines: Pipelines) -> None:
+    pipeline, stopped = pipelines("t5-tied"), 0
+    for source in sources(6, seed=6):
+        word = pipeline.generate(source, options(num_beams=2)).text.split()[1]
+        texts = pipeline.generate(source, options(num_beams=2, stop=(word,))).hypotheses
+        assert not any(word in text.text for text in texts)
+        stopped += sum(text.finish_reason == "stop_string" for text in texts)
+    assert stopped
+
+
+def test_logprobs_of_beams_add_up_to_their_score(pipelines: Pipelines) -> None:
+    for source in sources(4, seed=7):
+        said = options(num_beams=3, length_penalty=0.0, logprobs=2)
+        result = pipelines("t5-tied").generate(source, said)
+        assert len(result.logprobs) == len(result.tokens)
+        total = sum(token.logprob for token in result.logprobs)
+        assert total == pytest.approx(result.hypotheses[0].score, abs=1e-4)
+
+
+def test_beams_do_not_multiply_rows_or_the_memory(pipelines: Pipelines) -> None:
+    """Common beginnings stand once and dropped branches go: far fewer rows than beams x tokens."""
+    pipeline = pipelines("t5-tied")
+    said = GenerationOptions(num_beams=8, max_new_tokens=60, min_new_tokens=59)
+    memory = pipeline.engine.remember_ids(sources(1)[0])
+    decoder = pipeline.engine.decoder(memory, said)
+    search = pipeline.engine.generation(decoder, said, prompt_length=1, memory=memory)
+    most = 0
+    for _ in search.run(pipeline.bundle.manifest.generation.start):
+        most = max(most, decoder.length)
+    assert most < 8 * 60 / 2
+    assert all(array.shape[0] == 1 for array in memory.feeds.values())
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"num_beams": 4, "num_beam_groups": 3}, "multiple of num_beam_groups"),
+        ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences=3"),
+        ({"num_beams": 2, "diversity_penalty": 1.0}, "num_beam_groups"),
+        ({"num_beams": 2, "do_sample": True}, "do_sample"),
+        ({"num_beams": 2, "draft": "lookup"}, "no drafts"),
+        ({"num_beams": 2, "early_stopping": "soon"}, "early_stopping"),
+        ({"num_beams": 0}, "num_beams"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(said: Mapping[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        GenerationOptions(**said)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_writes_the_texts_and_their_scores(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", "t5-tied")
+    asked = ["--num-beams", "3", "--num-return-sequences", "3", "--early-stopping", "true"]
+    found = CliRunner().invoke(app, ["run", str(bundle), "badu kin", *asked])
+    assert found.exit_code == 0, found.output
+    lines = [line.split("\t") for line in found.output.splitlines()]
+    scores = [float(score) for score, _ in lines]
+    assert len(lines) == 3 and scores == sorted(scores, reverse=True)

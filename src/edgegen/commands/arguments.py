@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from edgegen.runtime.drafters import DRAFTERS
 
-INPUT, OUTPUT, LENGTH = "Input", "Output", "Length and end"
+INPUT, OUTPUT, LENGTH, BEAMS = "Input", "Output", "Length and end", "Beams"
 CHOICE, SPEECH, DRAFT, PLACE = "Choice of tokens", "Speech", "Speculation", "Device"
 
 
@@ -155,6 +155,49 @@ BadWords = Annotated[
     option(
         "--bad-words", panel=CHOICE, metavar="TEXT",
         help="Text that may not be written. May be repeated.",
+    ),
+]  # fmt: skip
+NumBeams = Annotated[
+    int | None,
+    option(
+        "--num-beams", panel=BEAMS, metavar="N",
+        help="Texts followed at once, for the likeliest of all. Default: 1, greedy.",
+    ),
+]  # fmt: skip
+NumReturnSequences = Annotated[
+    int | None,
+    option(
+        "--num-return-sequences", panel=BEAMS, metavar="N",
+        help="How many of them to write, each on a line behind its score. Default: 1.",
+    ),
+]  # fmt: skip
+LengthPenalty = Annotated[
+    float | None,
+    option(
+        "--length-penalty", panel=BEAMS, metavar="X",
+        help="Above 0 favours long texts, below 0 short ones. Default: 1.",
+    ),
+]  # fmt: skip
+EarlyStopping = Annotated[
+    str | None,
+    option(
+        "--early-stopping", panel=BEAMS, metavar="WHEN",
+        help="true: as soon as N texts ended; never: when none can better them; false: when none "
+        "is likely to. Default: false.",
+    ),
+]  # fmt: skip
+NumBeamGroups = Annotated[
+    int | None,
+    option(
+        "--num-beam-groups", panel=BEAMS, metavar="N",
+        help="Groups of beams that avoid each other's words. Default: 1.",
+    ),
+]  # fmt: skip
+DiversityPenalty = Annotated[
+    float | None,
+    option(
+        "--diversity-penalty", panel=BEAMS, metavar="X",
+        help="What a word costs that another group chose at the same place. Default: 0.",
     ),
 ]  # fmt: skip
 Language = Annotated[

@@ -86,6 +86,7 @@ class Output:
 
     def _generate(self, pipeline: Pipeline, item: Input, options: GenerationOptions) -> Result:
         streams = self.kind == "text" and self.terminal and not options.timestamps
+        streams = streams and options.num_return_sequences == 1
         with closing(pipeline.stream(item.source, options)) as stream:
             for piece in stream:
                 if streams:
@@ -103,6 +104,10 @@ class Output:
             return _json_line({"source": item.name or None, **record(result)})
         if self.kind in SUBTITLES:
             return SUBTITLES[self.kind](result.segments)
+        if len(result.hypotheses) > 1:
+            return "".join(
+                f"{one.score:.4f}\t{' '.join(one.text.splitlines())}\n" for one in result.hypotheses
+            ).translate(CONTROLS if self.terminal else {})
         text = timed(result) if result.segments else result.text
         if item.line:  # a line out for every line in
             text = " ".join(text.splitlines())
@@ -126,6 +131,15 @@ def record(result: Result) -> dict[str, Any]:
         "text": result.text,
         "tokens": list(result.tokens),
         "finish_reason": result.finish_reason,
+        "hypotheses": [
+            {
+                "text": one.text,
+                "score": one.score,
+                "tokens": list(one.tokens),
+                "finish_reason": one.finish_reason,
+            }
+            for one in result.hypotheses
+        ],
         "language": result.language,
         "segments": [
             {"start": one.start, "end": one.end, "text": one.text, "tokens": list(one.tokens)}

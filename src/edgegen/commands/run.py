@@ -54,6 +54,12 @@ def run(
     repetition_penalty: arguments.RepetitionPenalty = None,
     no_repeat_ngram_size: arguments.NoRepeatNgramSize = None,
     bad_words: arguments.BadWords = None,
+    num_beams: arguments.NumBeams = None,
+    num_return_sequences: arguments.NumReturnSequences = None,
+    length_penalty: arguments.LengthPenalty = None,
+    early_stopping: arguments.EarlyStopping = None,
+    num_beam_groups: arguments.NumBeamGroups = None,
+    diversity_penalty: arguments.DiversityPenalty = None,
     language: arguments.Language = None,
     task: arguments.Task = None,
     timestamps: arguments.Timestamps = None,
@@ -106,7 +112,7 @@ def generate(typed: dict[str, Any]) -> None:
         draft_device=typed["draft_device"],
         draft_threads=typed["draft_threads"],
         corpus=typed["corpus"],
-        calibrate=options.draft != "none",
+        calibrate=options.draft != "none" and options.num_beams == 1,
     ) as pipeline:
         output.check_bundle(pipeline.bundle.manifest, options)
         for item in inputs(given, pipeline.bundle.manifest):
@@ -123,6 +129,8 @@ def generation_options(typed: dict[str, Any]) -> GenerationOptions:
     given = {name: value for name, value in typed.items() if name in names}
     if typed["draft_model"] is not None and typed["draft"] is None:
         given["draft"] = "model"
+    stopping = given["early_stopping"]
+    given["early_stopping"] = {"true": True, "false": False}.get(stopping, stopping)
     return GenerationOptions(
         **{name: value for name, value in given.items() if value not in (None, [], ())}
     )
