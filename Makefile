@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
 
-.PHONY: help setup demo test fast slow ledger lint ruff mypy pyright format docs clean
+.PHONY: help setup demo bench-peers test fast slow ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -13,6 +13,7 @@ help:
 	@echo "make fast    only the tests that need no real weights"
 	@echo "make slow    the tests that take minutes"
 	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
+	@echo "make bench-peers  edgegen beside other engines: hours; WORK=t5 for a part of it"
 	@echo "make lint    ruff, mypy and pyright"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make docs    write docs/cli.md anew"
@@ -22,7 +23,7 @@ setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable '.[all,bench,dev]'
 	@touch $@
 
 demo: setup
@@ -33,6 +34,9 @@ test: setup
 
 fast: setup
 	$(RUN) -m pytest -m "not slow and not real"
+
+bench-peers: setup
+	$(RUN) bench/peers $(WORK)
 
 slow: setup
 	$(RUN) -m pytest -m slow

