@@ -38,6 +38,9 @@ class OrtRequest:
         self._binding = session.inference.io_binding()
         self._held: dict[str, Tensor] = {}
         self._outputs: dict[str, Tensor] = {}
+        # Outputs whose size no input tells: ONNX Runtime makes them anew each run.
+        self._open: set[str] = set()
+        self._places: dict[str, int] = {}  # of the outputs among those bound
 
     def bind(self, name: str, array: Tensor) -> None:
         if name in self._session.inputs:
@@ -53,11 +56,12 @@ class OrtRequest:
         self._held[name] = array
 
     def _bind_output(self, name: str, array: Tensor) -> None:
+        self._places.setdefault(name, len(self._places))
         self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, address(array))
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
         held, sizing = self._held, self._session.sizing
-        refit = not self._outputs
+        refit = not self._outputs and not self._open
         for name, array in feeds.items():
             before = held.get(name)
             if before is not array:
@@ -68,14 +72,22 @@ class OrtRequest:
                     refit = True
         if refit:
             self._fit_outputs()
+        for name in self._open:
+            self._places.setdefault(name, len(self._places))
+            self._binding.bind_output(name, "cpu")
         try:
             self._session.inference.run_with_iobinding(self._binding)
         except Exception as error:  # the provider's own types are not public
             raise DeviceError(self._session.fault(error)) from error
-        return self._outputs
+        return {**self._outputs, **self._made()} if self._open else self._outputs
+
+    def _made(self) -> dict[str, Tensor]:
+        values = self._binding.get_outputs()
+        return {name: values[self._places[name]].numpy() for name in self._open}
 
     def _fit_outputs(self) -> None:
-        """Size the unbound outputs from the inputs' shapes; rebind those that changed."""
+        """Size the unbound outputs from the inputs' shapes; rebind those that changed. An output
+        whose size only the graph knows stays open."""
         graph = self._session.graph
         sizes: dict[str, int] = {}
         for port in graph.inputs:
@@ -89,7 +101,8 @@ class OrtRequest:
                 continue
             shape = resolve(port.shape, sizes)
             if shape is None:
-                raise DeviceError(f"graph {graph.name}: no input tells the size of {port}.")
+                self._open.add(port.name)
+                continue
             found = self._outputs.get(port.name)
             if found is None or found.shape != shape:
                 found = np.empty(shape, port.dtype)

@@ -166,6 +166,7 @@ def manifest_of(
         files=(),
         provenance=provenance_of(checkpoint, options),
         speech=family.speech(),
+        image=family.image(),
         translation=family.translation(),
         infill=family.infill(),
         encoding=family.encoding(),

@@ -18,6 +18,8 @@ from .ops.specs import HIDDEN
 from .ops.torch_ops import TorchOps
 
 Logits = NDArray[np.float32]
+# What transformers calls the sources that go to the encoder as they are.
+REFERENCE_NAMES: Mapping[str, str] = {"samples": "input_values", "pixel_values": "pixel_values"}
 
 
 class Reference(Protocol):
@@ -75,17 +77,23 @@ class TransformersReference:
         return {name for shared in found.values() if len(shared) > 1 for name in shared}
 
     def _inputs(self, source: Mapping[str, Any]) -> dict[str, Any]:
-        if "samples" in source:
-            import transformers
+        ((name, given),) = source.items()
+        if name == "input_ids":
+            return {name: torch.tensor([list(given)])}
+        if name == "samples" and self.family.shape.source == "features":
+            return {"input_features": self._spectrogram(given)}
+        return {REFERENCE_NAMES[name]: torch.from_numpy(given)[None]}
 
-            make: Any = transformers.WhisperFeatureExtractor
-            extract = make(feature_size=self.family.shape.feature_bins)
-            return dict(
-                input_features=extract(
-                    source["samples"], sampling_rate=16000, return_tensors="pt"
-                ).input_features
-            )
-        return {"input_ids": torch.tensor([list(source["input_ids"])])}
+    def _spectrogram(self, samples: Any) -> torch.Tensor:
+        """transformers' own, so that the features graph is checked too."""
+        import transformers
+
+        make: Any = transformers.WhisperFeatureExtractor
+        extract = make(feature_size=self.family.shape.feature_bins)
+        found: torch.Tensor = extract(
+            samples, sampling_rate=16000, return_tensors="pt"
+        ).input_features
+        return found
 
     @torch.no_grad()
     def greedy(

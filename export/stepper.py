@@ -30,6 +30,25 @@ def run(
     return {k: v.copy() for k, v in (request or session.request()).run(wanted).items()}
 
 
+def memory_of(
+    sessions: Mapping[str, Session], source: Mapping[str, Array], padding: int = 0
+) -> dict[str, Array]:
+    """What ``encode`` leaves of one source, token ids having ``padding`` hidden places at the end.
+
+    ``source`` names a port of ``features`` or ``encode`` and what goes in, without the batch axis.
+    """
+    if "input_ids" not in source:
+        feeds = {name: array[None] for name, array in source.items()}
+        heard = run(sessions["features"], feeds) if "features" in sessions else feeds
+        return run(sessions["encode"], heard)
+    length = len(source["input_ids"])
+    ids = np.array([[*source["input_ids"], *[0] * padding]], np.int64)
+    mask = np.zeros(ids.shape, np.float32)
+    mask[:, length:] = HIDDEN
+    found = run(sessions["encode"], {"input_ids": ids, "source_mask": mask})
+    return {**found, "source_mask": mask}
+
+
 def names(session: Session) -> frozenset[str]:
     return session.graph.input_names()
 

@@ -150,7 +150,7 @@ class Transcription:
         if not rate or options.max_new_tokens is not None:
             return options
         most = min(int(self._seconds(size) * rate) - len(defaults.start), defaults.max_new_tokens)
-        return replace(options, max_new_tokens=max(1, most, options.min_new_tokens))
+        return replace(options, max_new_tokens=max(1, most, options.min_new_tokens or 0))
 
     def _listen(self, decoder: Decoder) -> float:
         """How likely nobody speaks, and the language if it is not known: the first row tells both.

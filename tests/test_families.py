@@ -17,27 +17,24 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from stepping import TorchSession, error
-from tiny_families import CASES, VOCABULARY, write_bundle
+from tiny_families import CASES, write_bundle
+from tiny_sources import ids, source_of
 
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, Session, device_named
 from edgegen.export.families import FAMILIES, family_of
 from edgegen.export.families.base import Family
+from edgegen.export.families.encoder import EncoderFamily
 from edgegen.export.formats.onnx import cache_of
-from edgegen.export.ops.specs import HIDDEN
 from edgegen.export.ops.torch_ops import TorchOps
 from edgegen.export.reference import reference_of
-from edgegen.export.stepper import Stepper, run
+from edgegen.export.stepper import Stepper, memory_of
 
 ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]
 IN_TORCH, IN_ONNX = 1e-5, 1e-4  # of the logits' scale
 READERS = ("t5", "bart", "marian-ssru")
 WITH_SOURCE = [name for name, case in CASES.items() if case.family in READERS]
-
-
-def ids(count: int, seed: int = 0) -> list[int]:
-    return [int(i) for i in np.random.default_rng(seed).integers(3, VOCABULARY, count)]
 
 
 class Model:
@@ -67,26 +64,12 @@ class Model:
         return list(self.family.generation().start) if self.family.shape.encoder else []
 
     def source(self, length: int = 11) -> dict[str, Any]:
-        if not self.family.shape.encoder:
-            return {}
-        if self.family.shape.source == "ids":
-            return {"input_ids": [*ids(length - 1, seed=7), 1]}
-        time = np.arange(480000) / 16000
-        return {"samples": np.sin(2000 * time * (1 + time / 30)).astype(np.float32)}
+        return source_of(self.family.shape, length)
 
     def memory(
         self, sessions: Mapping[str, Session], source: Mapping[str, Any], padding: int = 0
     ) -> dict[str, Any]:
-        if "samples" in source:
-            features = run(sessions["features"], {"samples": source["samples"][None]})
-            return run(sessions["encode"], features)
-        if "input_ids" not in source:
-            return {}
-        padded = np.array([[*source["input_ids"], *[0] * padding]], np.int64)
-        mask = np.zeros(padded.shape, np.float32)
-        mask[:, len(source["input_ids"]) :] = HIDDEN
-        found = run(sessions["encode"], {"input_ids": padded, "source_mask": mask})
-        return {**found, "source_mask": mask}
+        return memory_of(sessions, source, padding) if source else {}
 
     def onnx(
         self, source: Mapping[str, Any] | None = None, padding: int = 0, capacity: int = 64
@@ -130,7 +113,9 @@ def stepwise(stepper: Stepper, tokens: Sequence[int], sizes: Sequence[int]) -> F
 
 
 def test_every_family_has_a_case() -> None:
-    assert {case.family for case in CASES.values()} == set(FAMILIES)
+    """Encoders that stand alone have theirs in test_encoders.py."""
+    decoders = {name for name in FAMILIES if not issubclass(FAMILIES[name], EncoderFamily)}
+    assert {case.family for case in CASES.values()} == decoders
 
 
 # ------------------------------------------------------------------------- the same numbers
@@ -313,16 +298,18 @@ def test_narrow_weights_run_and_are_smaller(
     variant = bundle.component("decode").variants[0]
     assert variant.precision.weight_format == weight_format
     sizes = {file.path: file.size for file in bundle.manifest.files}
-    features = 4 * (402 * 400 + 80 * 201) * (bundle.manifest.speech is not None)  # stay float32
+    features = 4 * (402 * 400 + 80 * 201) * ("features" in bundle.manifest.components)  # float32
     assert sizes[variant.weights[0]] - features < share * (unique_bytes(family) - features)
-    rows = Narrow(bundle).rows([*(family.generation().start if family.shape.encoder else ()), 5, 9])
+    narrow = Narrow(bundle, source_of(family.shape))
+    rows = narrow.rows([*(family.generation().start if family.shape.encoder else ()), 5, 9])
     assert rows.shape[1] == 20000 and np.isfinite(rows).all() and rows.std() > 0
 
 
 class Narrow:
     """A bundle's sessions, fed by hand."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, source: dict[str, Any]) -> None:
+        self.source = source
         self.variants = {
             name: component.variants[0] for name, component in bundle.manifest.components.items()
         }
@@ -332,15 +319,7 @@ class Narrow:
         }
 
     def rows(self, tokens: Sequence[int]) -> Floats:
-        memory: dict[str, Any] = {}
-        if "features" in self.sessions:
-            silence = {"samples": np.zeros((1, 480000), np.float32)}
-            memory = run(self.sessions["encode"], run(self.sessions["features"], silence))
-        elif "encode" in self.sessions:
-            feeds: dict[str, Any] = {
-                "input_ids": np.array([[5, 9, 77, 1]]), "source_mask": np.zeros((1, 4), np.float32)
-            }  # fmt: skip
-            memory = {**run(self.sessions["encode"], feeds), "source_mask": feeds["source_mask"]}
+        memory = memory_of(self.sessions, self.source) if self.source else {}
         return Stepper(self.sessions["decode"], self.variants["decode"], memory).decode(tokens)
 
 

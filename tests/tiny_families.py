@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import tiny_bart
 import tiny_causal
+import tiny_moonshine
 import tiny_code
 import torch
 from tiny import checkpoint_of, tiny_t5_model
@@ -137,6 +138,7 @@ CASES: Mapping[str, Case] = {
     "marian-ssru": Case(family="marian-ssru", make=tiny_marian),
     **tiny_bart.CASES,
     **tiny_causal.CASES,
+    **tiny_moonshine.CASES,
     **tiny_code.CASES,
 }
 

@@ -15,6 +15,7 @@ FAMILIES: Registry[type[Family]] = Registry(
         "bart": "edgegen.export.families.bart:Bart",
         "whisper": "edgegen.export.families.whisper:Whisper",
         "marian-ssru": "edgegen.export.families.marian_ssru:MarianSsru",
+        "moonshine": "edgegen.export.families.moonshine:Moonshine",
         "causal": "edgegen.export.families.causal:Causal",
         "codegen": "edgegen.export.families.codegen:CodeGen",
         "codet5p": "edgegen.export.families.codet5p:CodeT5p",

@@ -13,17 +13,31 @@ from typing import Any, ClassVar, Literal
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import Encoding, GenerationDefaults, Infill, Speech, Translation
+from edgegen.manifest import Encoding, GenerationDefaults, Image, Infill, Speech, Translation
 
 from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
 
-Task = Literal["text2text-generation", "automatic-speech-recognition", "text-generation"]
+Task = Literal[
+    "text2text-generation",
+    "automatic-speech-recognition",
+    "text-generation",
+    "image-to-text",
+    "feature-extraction",
+    "text-classification",
+    "token-classification",
+    "fill-mask",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The numbers ports are made of. ``recurrent_width`` > 0: a state per layer, no self cache."""
+    """The numbers ports are made of. ``recurrent_width`` > 0: a state per layer, no self cache.
+
+    ``source`` is what ``encode`` takes: token ids, what a graph of its own makes of sound, sound as
+    it is, or a picture. ``source_length``: rows of the memory it leaves; 0 is as many as it gets.
+    ``merged``: self-attention sees the memory as the first rows of its past.
+    """
 
     vocabulary: int
     width: int
@@ -36,9 +50,11 @@ class Shape:
     cross_heads: int = 0
     cross_head_dim: int = 0
     merged: bool = False
-    source: Literal["ids", "features"] = "ids"
+    source: Literal["ids", "features", "samples", "pixels"] = "ids"
+    source_length: int = 0
     feature_bins: int = 0
     feature_frames: int = 0
+    picture: tuple[int, int, int] = (0, 0, 0)  # channels, height, width
     source_masked: bool = True
     bidirectional_prompt: bool = False
 
@@ -85,6 +101,9 @@ class Family(ABC):
     def speech(self) -> Speech | None:
         return None
 
+    def image(self) -> Image | None:
+        return None
+
     def translation(self) -> Translation | None:
         return None
 
@@ -128,19 +147,20 @@ def features_graph(shape: Shape, speech: Speech | None) -> Graph:
 
 
 def encode_graph(shape: Shape) -> Graph:
-    if shape.source == "ids":
-        inputs = [_port("input_ids", "int64", "B", "S")]
-        length: int | str = "S"
-        if shape.source_masked:
-            inputs.append(_port("source_mask", "float32", "B", "S"))
-    else:
-        inputs = [_port("features", "float32", "B", shape.feature_bins, shape.feature_frames)]
-        length = shape.feature_frames // 2
-    return Graph(name="encode", inputs=tuple(inputs), outputs=tuple(_memory(shape, length)))
+    sources = {
+        "ids": _port("input_ids", "int64", "B", "S"),
+        "features": _port("features", "float32", "B", shape.feature_bins, shape.feature_frames),
+        "samples": _port("samples", "float32", "B", "T"),
+        "pixels": _port("pixel_values", "float32", "B", *shape.picture),
+    }
+    inputs = [sources[shape.source]]
+    if shape.source_masked:
+        inputs.append(_port("source_mask", "float32", "B", "S"))
+    return Graph(name="encode", inputs=tuple(inputs), outputs=tuple(_memory(shape)))
 
 
-def _memory(shape: Shape, length: int | str) -> list[Port]:
-    dim = shape.cross_head_dim or shape.head_dim
+def _memory(shape: Shape) -> list[Port]:
+    dim, length = shape.cross_head_dim or shape.head_dim, shape.source_length or "S"
     return [
         _port(f"cross_{part}_{i}", "float32", "B", shape.cross_heads, length, dim)
         for i in range(shape.cross_layers)
@@ -159,10 +179,9 @@ def decode_graph(shape: Shape, cache_kind: str) -> Graph:
         _port("logit_rows", "int64", "m"),
     ]
     if shape.encoder:
-        length = "S" if shape.source == "ids" else shape.feature_frames // 2
         if shape.source_masked:
             inputs.append(_port("source_mask", "float32", "B", "S"))
-        inputs += _memory(shape, length)
+        inputs += _memory(shape)
     outputs = [_port("logits", "float32", "B", "m", shape.vocabulary)]
     for i in range(shape.layers):
         cache_in, cache_out = _cache_ports(shape, cache_kind, i)

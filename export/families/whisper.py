@@ -41,6 +41,7 @@ class Whisper(Family):
     def shape(self) -> Shape:
         heads = int(self.config["decoder_attention_heads"])
         layers = int(self.config["decoder_layers"])
+        positions = int(self.config.get("max_source_positions", 1500))
         return Shape(
             vocabulary=int(self.config["vocab_size"]),
             width=self.width,
@@ -52,7 +53,8 @@ class Whisper(Family):
             cross_heads=heads,
             source="features",
             feature_bins=self.bins,
-            feature_frames=2 * int(self.config.get("max_source_positions", 1500)),
+            source_length=positions,
+            feature_frames=2 * positions,
             source_masked=False,
         )
 

@@ -169,10 +169,17 @@ class Infill(Part, frozen=True, kw_only=True):
 
 
 class Speech(Part, frozen=True, kw_only=True):
-    """What a speech model adds: window, timestamp tokens, languages (empty: one language)."""
+    """What a speech model adds: window, timestamp tokens, languages (empty: one language).
+
+    ``window_samples`` is the most a model hears at once; with ``padded`` it always hears that many,
+    the rest being silence. ``tokens_per_second`` bounds a window's text by its sound (0: nothing
+    does). ``timestamp_begin`` 0: the model writes no times.
+    """
 
     sample_rate: Positive = 16000
     window_samples: Positive = 480000
+    padded: bool = True
+    tokens_per_second: Magnitude = 0.0
     samples_per_frame: Positive = 160
     seconds_per_timestamp: Magnitude = 0.02
     timestamp_begin: TokenId = 0
@@ -182,6 +189,40 @@ class Speech(Part, frozen=True, kw_only=True):
     tasks: dict[str, TokenId] = {}
     languages: dict[str, TokenId] = {}
     max_initial_timestamp: Small = 50
+
+
+class Encoding(Part, frozen=True, kw_only=True):
+    """What an encoder that stands alone gives. ``width`` numbers a token or text.
+
+    ``pooling`` made a text's vector of its tokens', ``unit``: scaled to length 1. ``labels`` name
+    the classes in the order of ``logits``, which ``scores`` turns into probabilities. ``mask`` is
+    the token that stands for a word to be found, -1 where there is none.
+    """
+
+    width: Positive
+    pooling: Literal["none", "cls", "mean", "max"] = "none"
+    unit: bool = False
+    labels: tuple[Name, ...] = ()
+    scores: Literal["softmax", "sigmoid", "none"] = "softmax"
+    mask: OptionalId = -1
+
+
+class Image(Part, frozen=True, kw_only=True):
+    """How a picture becomes the encoder's ``pixel_values``, in this order.
+
+    RGB bytes are resized to ``resize_height`` x ``resize_width`` by the filter ``resample`` (both 0:
+    not at all), cut to ``height`` x ``width`` around the middle, multiplied by ``scale``, and
+    brought to ``(x - mean) / std`` channel by channel.
+    """
+
+    height: Annotated[int, Meta(ge=1, le=2**14)]
+    width: Annotated[int, Meta(ge=1, le=2**14)]
+    resize_height: Annotated[int, Meta(ge=0, le=2**14)] = 0
+    resize_width: Annotated[int, Meta(ge=0, le=2**14)] = 0
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    scale: Magnitude = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class Chat(Part, frozen=True, kw_only=True):
@@ -242,7 +283,16 @@ class Manifest(Part, frozen=True, kw_only=True):
     schema_version: str
     family: str
     model_type: str
-    task: Literal["text2text-generation", "automatic-speech-recognition", "text-generation"]
+    task: Literal[
+        "text2text-generation",
+        "automatic-speech-recognition",
+        "text-generation",
+        "image-to-text",
+        "feature-extraction",
+        "text-classification",
+        "token-classification",
+        "fill-mask",
+    ]
     name: str
     parameters: Count
     vocabulary: Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -252,6 +302,7 @@ class Manifest(Part, frozen=True, kw_only=True):
     files: tuple[File, ...]
     provenance: Provenance
     speech: Speech | None = None
+    image: Image | None = None
     translation: Translation | None = None
     infill: Infill | None = None
     encoding: Encoding | None = None
