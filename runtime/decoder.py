@@ -20,7 +20,8 @@ from .verify import ancestors, depths
 
 # Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
 HIDDEN = np.float32(-3.0e4)
-# Rows of a prompt fed in one call: bounds the mask and the scores of a long one.
+# Rows of a prompt fed in one call: bounds the mask and the scores of a long one. Rows that see each
+# other come in one call however many they are.
 PREFILL_CHUNK = 512
 Ints = NDArray[np.int64]
 
@@ -106,6 +107,16 @@ class Decoder:
         self._rows: dict[tuple[int, int], Ints] = {}
         self._blank = np.zeros((1, 1, 64), np.float32)
         self._places: Ints = np.arange(64)[None]
+        self._prefix = 0
+
+    def tie(self, rows: int) -> None:
+        """Let the first ``rows`` rows of a text see each other: they are fed in one call."""
+        self._prefix = rows
+
+    @property
+    def chunk(self) -> int:
+        """Rows of a prompt a call takes."""
+        return max(PREFILL_CHUNK, self._prefix)
 
     @property
     def length(self) -> int:
@@ -141,7 +152,9 @@ class Decoder:
         if self._takes_rows:
             feeds["logit_rows"] = self._logit_rows(first_row, n)
         if self._takes_visible:
-            feeds["visible"] = self._visible(call, n, past, parents)
+            visible = feeds["visible"] = self._visible(call, n, past, parents)
+            if past < self._prefix:
+                visible[0, : self._prefix - past, : self._prefix] = 0
         if self._takes_places:
             feeds["key_positions"] = self._key_positions(call, n, past, parents)
         held = self._cache.before(n, back)

@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 from numpy.typing import NDArray
 
 from edgegen.bundle import Bundle
@@ -171,14 +172,21 @@ class Engine:
         text: TextSoFar | None = None,
         read: Callable[[Sequence[int]], str] | None = None,
         stop: Sequence[str] = (),
+        further_ends: Sequence[int] = (),
     ) -> Generation:
         """The loop for one text, as the options and the bundle's defaults ask.
 
         ``memory`` is the decoder's, for a draft model. ``text`` and ``read`` turn tokens into text
-        where there are stop strings: as they come, and all of a beam's.
+        where there are stop strings: as they come, and all of a beam's. ``further_ends`` are end
+        tokens besides the bundle's.
         """
-        defaults, manifest = self.manifest.generation, self.manifest
+        manifest = self.manifest
+        defaults = replace_fields(
+            manifest.generation, end=(*manifest.generation.end, *further_ends)
+        )
         ends, most = frozenset(defaults.end), self._most(options, prompt_length)
+        if defaults.bidirectional_prompt and not decoder.length:
+            decoder.tie(prompt_length)
         sampler = build_sampler(options)
         filters = build_filters(
             options,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
-from .decoder import PREFILL_CHUNK, Scores
+from .decoder import Scores
 from .sampling import TokenScore
 from .stopping import Cut
 
@@ -23,6 +23,8 @@ class Target(Protocol):
 
     @property
     def length(self) -> int: ...
+    @property
+    def chunk(self) -> int: ...
     def reach(self, length: int) -> int: ...
     def forward(
         self, tokens: Sequence[int], parents: Sequence[int] | None = None, first_row: int = 0
@@ -103,7 +105,7 @@ class Generation(ABC):
         while True:
             start = perf_counter()
             unfed = self.unfed()
-            if len(unfed) > PREFILL_CHUNK:
+            if len(unfed) > self.target.chunk:
                 self._prefill(unfed)
             prefilled = perf_counter()
             feed = self.feed()
@@ -121,8 +123,8 @@ class Generation(ABC):
     def _prefill(self, tokens: Sequence[int]) -> None:
         """Feed all but the last chunk of a long prompt; their logits are not asked for."""
         target, at = self.target, 0
-        while len(tokens) - at > PREFILL_CHUNK:
-            chunk = tokens[at : at + PREFILL_CHUNK]
+        while len(tokens) - at > target.chunk:
+            chunk = tokens[at : at + target.chunk]
             target.forward(chunk, first_row=len(chunk) - 1)
             target.keep(target.length + len(chunk))
             at += len(chunk)

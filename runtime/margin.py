@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .decoder import PREFILL_CHUNK, Scores
+from .decoder import Scores
 from .sampling import Distribution, Row, Sampler
 from .verify import LogitRows
 
@@ -25,6 +25,11 @@ class Target(Protocol):
 
     @property
     def length(self) -> int: ...
+    @property
+    def chunk(self) -> int:
+        """Rows of a prompt a call takes."""
+        ...
+
     def reach(self, length: int) -> int:
         """The most rows up to ``length`` that can be gone back to."""
         ...
@@ -101,7 +106,7 @@ class Margin:
         while at < end:
             n = 1
             if at < self._prompt:
-                n = min(PREFILL_CHUNK, self._prompt - at, end - at)
+                n = min(target.chunk, self._prompt - at, end - at)
             found = target.forward(text[at : at + n], first_row=n - 1).logits[0].copy()
             at += n
             target.keep(at)

@@ -86,7 +86,7 @@ class TextTask:
         ids, seen = self._source_ids(source, options, record)
         tokenize_seconds = perf_counter() - start
         opening = Opening(
-            prompt=self.defaults.start,
+            prompt=seen if self.defaults.prompt_from_source else self.defaults.start,
             source=seen,
             memory=self.engine.remember_ids(ids, draft=with_model),
             tokenize_seconds=tokenize_seconds,
@@ -104,7 +104,8 @@ class TextTask:
         else:
             body = check_ids(source, self.engine.manifest.vocabulary)
         if defaults.max_source and len(body) > defaults.max_source:
-            body = shortened(body, defaults.max_source, options, record, keep="first")
+            keep = "last" if defaults.prompt_from_source else "first"
+            body = shortened(body, defaults.max_source, options, record, keep=keep)
         if self.target is self.source:
             return body, body
         text = source if isinstance(source, str) else self.source.decode(source)

@@ -9,7 +9,7 @@ import pytest
 from fakes import Adversary, Forest, Oracle
 
 from edgegen.runtime.budget import Fixed
-from edgegen.runtime.decoder import Scores
+from edgegen.runtime.decoder import PREFILL_CHUNK, Scores
 from edgegen.runtime.drafters.base import Drafter
 from edgegen.runtime.drafters.none import NoDraft
 from edgegen.runtime.filters import LogitsFilter, RepetitionPenalty
@@ -40,6 +40,10 @@ class Rounding:
     @property
     def length(self) -> int:
         return len(self._cache)
+
+    @property
+    def chunk(self) -> int:
+        return PREFILL_CHUNK
 
     def reach(self, length: int) -> int:
         return length if self.length - length < self.trail else 0

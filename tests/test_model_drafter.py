@@ -248,6 +248,10 @@ class ToyDecoder:
     def reach(self, length: int) -> int:
         return length
 
+    @property
+    def chunk(self) -> int:
+        return 512
+
 
 def test_rejection_of_drawn_drafts_keeps_the_targets_distribution() -> None:
     """Two tokens in a row, every pair of them: total variation within twice the noise floor."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 
 from edgegen.errors import CheckpointError
 from edgegen.manifest import GenerationDefaults
@@ -110,9 +111,12 @@ class CodeT5p(Family):
         ops.head(inner, "decoder.lm_head.weight", "decoder.lm_head.bias")
 
     def generation(self) -> GenerationDefaults:
-        return code_generation(
-            self.checkpoint, {**self.config["decoder"], **self.config}, prompt_from_source=True
-        )
+        config = {**self.config["decoder"], **self.config}
+        plain = code_generation(self.checkpoint, config)
+        if self.task == "text-generation":
+            return plain
+        room = plain.max_positions - min(plain.max_new_tokens, plain.max_positions // 2)
+        return replace_fields(plain, prompt_from_source=True, max_source=max(room, 0))
 
 
 def _product(matrix: Weight, other: Weight) -> Array:
