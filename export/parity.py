@@ -7,6 +7,7 @@ the checkpoint's greedy ones, so one early difference does not hide what follows
 
 from __future__ import annotations
 
+import json
 import wave
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from edgegen.devices import DeviceOptions, Session, device_named
 from edgegen.errors import ExportError, ParityError
+from edgegen.frame import frame_of
 from edgegen.manifest import Parity, PromptParity, Variant
 
 from .checkpoint import TokenizerFiles
@@ -75,11 +77,11 @@ class Gate:
             return {"samples": read_wave(text, speech.window_samples, speech.padded)}, start
         if not tokenizers:
             raise ExportError("the checkpoint has no tokenizer; use --no-parity to export anyway.")
-        ids = encode(tokenizers["source"], text)
+        frame = frame_of(defaults, self.family.translation())
+        ids = encode(tokenizers["source"], text, add_special=not frame.bare)
         if not self.family.shape.encoder:
             return {}, ids or list(defaults.start)
-        ids = [*defaults.source_prefix, *ids, *defaults.source_suffix]
-        return {"input_ids": ids}, list(defaults.start)
+        return {"input_ids": frame.around(ids)}, list(frame.start)
 
     def check(self, folder: Path, variants: Mapping[str, Variant]) -> Parity:
         """Run one set of variants; raises ``ParityError`` with the worst prompt."""
@@ -173,13 +175,17 @@ def relative(found: Logits, truth: Logits) -> float:
     return float(np.abs(found - truth).max() / np.abs(truth).max())
 
 
-def encode(tokenizer: TokenizerFiles, text: str) -> list[int]:
-    """Ids as the runtime's tokenizer gives them, its own special tokens included."""
+def encode(tokenizer: TokenizerFiles, text: str, *, add_special: bool = True) -> list[int]:
+    """Ids as the runtime's tokenizer gives them, by default its own special tokens included."""
     if tokenizer.kind == "bytes":
         return [*(byte + tokenizer.offset for byte in text.encode()), 1]
     from tokenizers import Tokenizer
 
-    return list(Tokenizer.from_str(tokenizer.data.decode()).encode(text).ids)
+    found = Tokenizer.from_str(tokenizer.data.decode()).encode(text, add_special_tokens=add_special)
+    if not tokenizer.vocabulary:
+        return list(found.ids)
+    numbers: dict[str, int] = json.loads(tokenizer.vocabulary)
+    return [numbers.get(piece, numbers["<unk>"]) for piece in found.tokens]
 
 
 def read_wave(name: str, length: int, padded: bool) -> np.ndarray[Any, np.dtype[np.float32]]:

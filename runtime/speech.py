@@ -57,6 +57,8 @@ class SpeechTask:
 
     def language(self, options: GenerationOptions) -> str | None:
         """The code of the language asked for; None lets the model hear which it is."""
+        if options.source_language is not None:
+            raise InputError("source_language is for translations of text; speech's is language.")
         if options.language is not None:
             return code_of(options.language, self.speech.languages)
         return None if self.speech.languages else ENGLISH

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgegen.errors import InputError
+from edgegen.frame import Frame
 
 from . import chat
 from .engine import Engine
@@ -18,6 +19,7 @@ from .result import Result, Timings, weakest
 from .sentences import split
 from .task import Opening, Record, Running, Source, decode
 from .tokenizer import Tokenizer
+from .translation import frame_for
 
 
 class TextTask:
@@ -35,8 +37,12 @@ class TextTask:
         if isinstance(source, Path):
             raise InputError(f"{source}: this is a text model; read the file and give its text.")
         refuse_speech(options)
-        passes = self._encoded if self.has_encoder else self._prompted
-        text = yield from passes(source, options, record)
+        frame = frame_for(self.engine.manifest, options)
+        if self.has_encoder:
+            told = options.with_changes(forced=(*frame.forced, *options.forced))
+            text = yield from self._encoded(source, frame, told, record)
+        else:
+            text = yield from self._prompted(source, options, record)
         return Result(
             text=text,
             tokens=tuple(record.tokens),
@@ -54,22 +60,22 @@ class TextTask:
     # ------------------------------------------------------ encoder-decoder
 
     def _encoded(
-        self, source: Source, options: GenerationOptions, record: Record
+        self, source: Source, frame: Frame, options: GenerationOptions, record: Record
     ) -> Generator[str, None, str]:
         if not isinstance(source, str):
-            return (yield from self._pass(token_ids(source), options, record))
+            return (yield from self._pass(token_ids(source), frame, options, record))
         if not self.defaults.sentences:
             if not source.strip():
                 raise InputError("the text is empty; give some text to generate from.")
-            return (yield from self._pass(source, options, record))
-        room = self.defaults.max_source - len(self.defaults.source_suffix)
+            return (yield from self._pass(source, frame, options, record))
+        room = self.defaults.max_source - len(frame.around([]))
         whole = ""
         for sentence in split(source, max_tokens=max(room, 0), count=self._count):
             if sentence.before:
                 yield sentence.before
             part = ""
             if sentence.text:
-                part = yield from self._pass(sentence.text, options, record)
+                part = yield from self._pass(sentence.text, frame, options, record)
             if sentence.after:
                 yield sentence.after
             whole += sentence.before + part + sentence.after
@@ -79,14 +85,18 @@ class TextTask:
         return len(self.source.encode(text))
 
     def _pass(
-        self, source: str | Sequence[int], options: GenerationOptions, record: Record
+        self,
+        source: str | Sequence[int],
+        frame: Frame,
+        options: GenerationOptions,
+        record: Record,
     ) -> Generator[str, None, str]:
         with_model = self.engine.drafts_with_model(options)
         start = perf_counter()
-        ids, seen = self._source_ids(source, options, record)
+        ids, seen = self._source_ids(source, frame, options, record)
         tokenize_seconds = perf_counter() - start
         opening = Opening(
-            prompt=seen if self.defaults.prompt_from_source else self.defaults.start,
+            prompt=seen if self.defaults.prompt_from_source else frame.start,
             source=seen,
             memory=self.engine.remember_ids(ids, draft=with_model),
             tokenize_seconds=tokenize_seconds,
@@ -95,21 +105,34 @@ class TextTask:
         return (yield from decode(self.engine, self.target, opening, options, record))
 
     def _source_ids(
-        self, source: str | Sequence[int], options: GenerationOptions, record: Record
+        self,
+        source: str | Sequence[int],
+        frame: Frame,
+        options: GenerationOptions,
+        record: Record,
     ) -> tuple[list[int], Sequence[int]]:
         """Ids for the encoder, and the same text in the target's ids for drafters."""
-        defaults = self.defaults
-        if isinstance(source, str):
-            body = [*defaults.source_prefix, *self.source.encode(source), *defaults.source_suffix]
+        limit, end = self.defaults.max_source, 1
+        if not isinstance(source, str):
+            body = check_ids(source, self._source_vocabulary())
+        elif frame.bare:
+            body = frame.around(self.source.encode(source, add_special=False))
+            end = len(frame.after)
         else:
-            body = check_ids(source, self.engine.manifest.vocabulary)
-        if defaults.max_source and len(body) > defaults.max_source:
-            keep = "last" if defaults.prompt_from_source else "first"
-            body = shortened(body, defaults.max_source, options, record, keep=keep)
+            body = self.source.encode(source)
+        if limit and len(body) > limit:
+            keep = "last" if self.defaults.prompt_from_source else "first"
+            body = shortened(body, limit, options, record, keep=keep, end=end)
         if self.target is self.source:
             return body, body
         text = source if isinstance(source, str) else self.source.decode(source)
         return body, self.target.encode(text, add_special=False)
+
+    def _source_vocabulary(self) -> int:
+        """How many ids a source may use: those of the output where both have one tokenizer."""
+        if self.target is self.source:
+            return self.engine.manifest.vocabulary
+        return self.source.vocab_size
 
     # --------------------------------------------------------- decoder-only
 
@@ -154,7 +177,6 @@ def refuse_speech(options: GenerationOptions) -> None:
     asked = [
         name
         for name, given in (
-            ("language", options.language is not None),
             ("task", options.task is not None),
             ("timestamps", options.timestamps),
         )
@@ -198,14 +220,15 @@ def shortened(
     *,
     keep: str,
     takes: int = 0,
+    end: int = 1,
 ) -> list[int]:
     """``ids`` cut to ``limit`` with a warning; refused when the options say so.
 
+    ``end``: how many of the last stay where they were when the ``first`` are kept: end marks.
     ``takes`` is what the model has room for when part of that is kept for new tokens.
     """
     said = f"the input has {len(ids)} tokens and the model takes {takes or limit}"
     if not options.truncate:
         raise InputError(f"{said}; shorten it, or allow truncate=True.")
     record.warn(f"{said}; only the {keep} {limit} were used.")
-    # The end mark of a source stays where it was.
-    return [*ids[: limit - 1], ids[-1]] if keep == "first" else ids[-limit:]
+    return [*ids[: limit - end], *ids[len(ids) - end :]] if keep == "first" else ids[-limit:]

@@ -174,8 +174,7 @@ class Bart(Family):
         return self.naming.feed_forward(at, up="fc1", down="fc2", activation=self.activation)
 
     def embedded(self, ops: Ops[V], side: str, ids: V, places: V) -> V:
-        """Rows of the words' table and of the positions', and the norm of their sum if it has one.
-        """
+        """Rows of the words' table and of the positions', and the norm of their sum if it has one."""
         x = ops.scale(ops.gather_rows(self.tables[side], ids), self.scale)
         rows = ops.gather(ops.parameter(f"{side}.places"), places, 0)
         norm = self.norm(f"{side}.layernorm_embedding")

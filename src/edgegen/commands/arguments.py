@@ -87,7 +87,7 @@ MinNewTokens = Annotated[
     int | None,
     option(
         "--min-new-tokens", panel=LENGTH, metavar="N",
-        help="Tokens before which the text may not end. Default: 0.",
+        help="Tokens before which the text may not end. Default: the bundle's.",
     ),
 ]  # fmt: skip
 Stop = Annotated[
@@ -140,14 +140,21 @@ RepetitionPenalty = Annotated[
     float | None,
     option(
         "--repetition-penalty", panel=CHOICE, metavar="X",
-        help="Above 1 makes what was written less likely. Default: 1, off.",
+        help="Above 1 makes what was written less likely, 1 is off. Default: the bundle's.",
     ),
 ]  # fmt: skip
 NoRepeatNgramSize = Annotated[
     int | None,
     option(
         "--no-repeat-ngram-size", panel=CHOICE, metavar="N",
-        help="No run of N tokens comes twice. Default: 0, off.",
+        help="No run of N tokens comes twice; 0 is off. Default: the bundle's.",
+    ),
+]  # fmt: skip
+EncoderNoRepeatNgramSize = Annotated[
+    int | None,
+    option(
+        "--encoder-no-repeat-ngram-size", panel=CHOICE, metavar="N",
+        help="No run of N tokens of the source is written; 0 is off. Default: the bundle's.",
     ),
 ]  # fmt: skip
 BadWords = Annotated[
@@ -204,7 +211,15 @@ Language = Annotated[
     str | None,
     option(
         "--language", panel=SPEECH, metavar="NAME",
-        help="Language spoken, e.g. pt or portuguese. Default: heard by the model.",
+        help="Language spoken, e.g. pt or portuguese; of a translation, the one wanted. "
+        "Default: heard or chosen by the model.",
+    ),
+]  # fmt: skip
+SourceLanguage = Annotated[
+    str | None,
+    option(
+        "--source-language", panel=SPEECH, metavar="NAME",
+        help="Language a translation is from. Default: the bundle's.",
     ),
 ]  # fmt: skip
 Task = Annotated[

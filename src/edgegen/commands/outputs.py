@@ -58,8 +58,10 @@ class Output:
             f"--output-format {self.kind}": self.kind in SUBTITLES,
             "--timestamps": options.timestamps,
             "--task": options.task is not None,
-            "--language": options.language is not None,
         }
+        if manifest.translation is None:
+            asked["--language"] = options.language is not None
+            asked["--source-language"] = options.source_language is not None
         if wrong := [name for name, is_asked in asked.items() if is_asked]:
             raise InputError(f"{manifest.name} is a text model; {wrong[0]} is for speech models.")
 
