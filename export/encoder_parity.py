@@ -18,9 +18,10 @@ from edgegen.manifest import Parity, PromptParity, Variant
 
 from .families.base import Family
 from .ops.specs import HIDDEN
+from .ops.torch_ops import TorchOps
 from .options import ExportOptions
 from .parity import DEVICES, encode, judge, relative
-from .reference import Logits, TransformersReference
+from .reference import Logits, TorchReference, TransformersReference
 from .stepper import run
 
 Outputs = Mapping[str, Logits]
@@ -46,12 +47,33 @@ class EncoderReference(TransformersReference):
         return vector / np.linalg.norm(vector) if said.unit else vector
 
 
+class TorchEncoderReference:
+    """The family's own graph, evaluated in torch."""
+
+    name = TorchReference.name
+
+    def __init__(self, family: Family) -> None:
+        self.family, self.weights = family, family.weights()
+
+    @torch.no_grad()
+    def outputs(self, ids: Sequence[int]) -> Outputs:
+        feeds = {
+            "input_ids": [list(ids)],
+            "source_mask": np.zeros((1, len(ids)), np.float32),
+            "logit_rows": np.arange(len(ids)),
+        }
+        ops = TorchOps(self.weights, feeds)
+        self.family.encode(ops)
+        return {name: np.asarray(value[0], np.float32) for name, value in ops.results.items()}
+
+
 class EncoderGate:
     """Runs the reference once and any number of variants against it."""
 
     def __init__(self, family: Family, options: ExportOptions) -> None:
         self.options = options
-        reference = EncoderReference(family)
+        make = EncoderReference if family.in_transformers else TorchEncoderReference
+        reference = make(family)
         self.name = reference.name
         tokenizers = family.checkpoint.tokenizers
         if not tokenizers:

@@ -5,8 +5,9 @@ behind the same norm; rotary positions turn it too. Computation: arXiv 2305.0792
 ``modeling_codet5p.py`` published with Salesforce/codet5p-2b, which transformers does not have.
 220M and 770M are T5 (``t5.py``).
 
-One set of weights has three uses: both towers; the decoder alone, which over an empty memory is
-the frozen CodeGen it was made of; and the encoder alone.
+One file of weights has three uses, the tasks of an export: both towers; the decoder alone, which is
+the frozen CodeGen it was made of; and the encoder alone, for embeddings. A bundle has one of them and
+the weights of that one: who embeds needs no decoder on the device.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ import numpy as np
 from msgspec.structs import replace as replace_fields
 
 from edgegen.errors import CheckpointError
-from edgegen.manifest import GenerationDefaults
+from edgegen.graph import Graph
+from edgegen.manifest import Encoding, GenerationDefaults
 
-from ..checkpoint import Array, Checkpoint, Weight
+from ..checkpoint import Array, Checkpoint, Pooling, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import CrossAttention
-from .base import Family, Shape
+from .base import Family, Shape, Task
 from .codegen import CodeGen, Stack, code_generation, unpacked, without_masks
+from .encoder import embedding_ports, encoder_graph, give_embedding
 
 
 class CodeT5p(Family):
     """``encode`` leaves keys and values for one layer; ``decode`` reads the same text as prompt."""
 
     model_types = ("codet5p",)
-    task = "text2text-generation"
+    task: Task = "text2text-generation"
     in_transformers = False
     parity_prompts = CodeGen.parity_prompts
 
@@ -47,18 +50,42 @@ class CodeT5p(Family):
                 "decoder's last block, as Salesforce/codet5p-2b has it."
             )
 
+        self.pooling = checkpoint.pooling or Pooling(how="mean")
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return ("text2text-generation", "text-generation", "feature-extraction")
+
     @property
     def shape(self) -> Shape:
+        if self.task == "feature-extraction":
+            rows = int(self.config["encoder"]["vocab_size"])
+            return Shape(vocabulary=rows, width=self.encoder.width, layers=0, encoder=True)
+        alone = self.task == "text-generation"
         return Shape(
             vocabulary=int(self.config["decoder"]["vocab_size"]),
             width=self.decoder.width,
             layers=self.decoder.layers,
             cache_heads=self.decoder.heads,
             head_dim=self.decoder.head_dim,
-            encoder=True,
-            cross_layers=1,
+            encoder=not alone,
+            cross_layers=0 if alone else 1,
             cross_heads=self.decoder.heads,
         )
+
+    def graph_names(self) -> tuple[str, ...]:
+        return ("encode",) if self.task == "feature-extraction" else super().graph_names()
+
+    def graph(self, name: str, cache_kind: str) -> Graph:
+        if self.task == "feature-extraction":
+            return encoder_graph(embedding_ports(self.encoder.width))
+        return super().graph(name, cache_kind)
+
+    def encoding(self) -> Encoding | None:
+        if self.task != "feature-extraction":
+            return None
+        pooling = self.pooling
+        return Encoding(width=self.encoder.width, pooling=pooling.how, unit=pooling.unit)
 
     def weights(self) -> dict[str, Weight]:
         stored = self.checkpoint.weights
@@ -82,10 +109,10 @@ class CodeT5p(Family):
         decoder = self.decoder
         naming = replace(decoder.naming, q="q_attn")
         plain = naming.cross_attention(self.cross, heads=decoder.heads, head_dim=decoder.head_dim)
-        if "enc_to_dec_proj.bias" not in self.checkpoint.weights:
-            return replace(plain, rope=decoder.rope)
-        biases = {f"{part}_bias": f"{self.cross}.{part}_proj.bias" for part in ("k", "v")}
-        return replace(plain, rope=decoder.rope, **biases)
+        if "enc_to_dec_proj.bias" in self.checkpoint.weights:
+            k_bias, v_bias = (f"{self.cross}.{part}_proj.bias" for part in ("k", "v"))
+            plain = replace(plain, k_bias=k_bias, v_bias=v_bias)
+        return replace(plain, rope=decoder.rope)
 
     def encode(self, ops: Ops[V]) -> None:
         stack = self.encoder
@@ -95,7 +122,10 @@ class CodeT5p(Family):
             made = ops.encode_attend(inner, stack.attention(i), ops.source_mask())
             made = ops.add(made, ops.ffn(inner, stack.feed_forward(i)))
             x, inner = ops.norm_add(x, made, stack.norm(i + 1))
-        ops.remember(inner, 0, self.cross_attention())
+        if self.task == "feature-extraction":
+            give_embedding(ops, inner, self.pooling)
+        else:
+            ops.remember(inner, 0, self.cross_attention())
 
     def decode(self, ops: Ops[V]) -> None:
         stack = self.decoder
@@ -104,7 +134,8 @@ class CodeT5p(Family):
         for i in range(stack.layers):
             made = ops.self_attend(inner, i, stack.attention(i))
             if i + 1 == stack.layers:
-                made = ops.add(made, ops.cross_attend(inner, 0, self.cross_attention()))
+                if self.shape.encoder:
+                    made = ops.add(made, ops.cross_attend(inner, 0, self.cross_attention()))
                 x, inner, made = (ops.chosen_rows(rows) for rows in (x, inner, made))
             made = ops.add(made, ops.ffn(inner, stack.feed_forward(i)))
             x, inner = ops.norm_add(x, made, stack.norm(i + 1))
@@ -115,6 +146,9 @@ class CodeT5p(Family):
         plain = code_generation(self.checkpoint, config)
         if self.task == "text-generation":
             return plain
+        if self.task == "feature-extraction":
+            most = int(self.config["encoder"].get("n_positions") or 0)
+            return GenerationDefaults(start=(), end=(), pad=plain.pad, max_source=most)
         room = plain.max_positions - min(plain.max_new_tokens, plain.max_positions // 2)
         return replace_fields(plain, prompt_from_source=True, max_source=max(room, 0))
 

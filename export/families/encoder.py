@@ -75,32 +75,19 @@ class EncoderFamily(Family):
         return ("encode",)
 
     def graph(self, name: str, cache_kind: str) -> Graph:
-        def floats(name: str, *shape: int | str) -> Port:
-            return Port(name=name, dtype="float32", shape=shape)
-
-        inputs = (
-            Port(name="input_ids", dtype="int64", shape=("B", "S")),
-            floats("source_mask", "B", "S"),
-            Port(name="logit_rows", dtype="int64", shape=("m",)),
-        )
         labels = len(self.labels)
         outputs: Mapping[str, tuple[Port, ...]] = {
-            "feature-extraction": (
-                floats("hidden", "B", "S", self.width),
-                floats("embedding", "B", self.width),
-            ),
+            "feature-extraction": embedding_ports(self.width),
             "text-classification": (floats("logits", "B", labels),),
             "token-classification": (floats("logits", "B", "S", labels),),
             "fill-mask": (floats("logits", "B", "m", self.shape.vocabulary),),
         }
-        return Graph(name=name, inputs=inputs, outputs=outputs[self.task])
+        return encoder_graph(outputs[self.task])
 
     def encode(self, ops: Ops[V]) -> None:
         x = self.contextual(ops)
         if self.task == "feature-extraction":
-            ops.output("hidden", x)
-            pooled = ops.pool(x, self.pooling.how)
-            ops.output("embedding", ops.unit(pooled) if self.pooling.unit else pooled)
+            give_embedding(ops, x, self.pooling)
         elif self.task == "fill-mask":
             bias = "decoder.bias" if "decoder.bias" in self.checkpoint.weights else None
             ops.head(self.before_outputs(ops, ops.chosen_rows(x)), self.output_table, bias)
@@ -152,6 +139,31 @@ class EncoderFamily(Family):
             return weights
         inside = {n.removeprefix("model."): w for n, w in weights.items() if n.startswith("model.")}
         return inside or weights
+
+
+def floats(name: str, *shape: int | str) -> Port:
+    return Port(name=name, dtype="float32", shape=shape)
+
+
+def embedding_ports(width: int) -> tuple[Port, ...]:
+    return floats("hidden", "B", "S", width), floats("embedding", "B", width)
+
+
+def encoder_graph(outputs: tuple[Port, ...]) -> Graph:
+    """``encode`` of an encoder that stands alone."""
+    inputs = (
+        Port(name="input_ids", dtype="int64", shape=("B", "S")),
+        floats("source_mask", "B", "S"),
+        Port(name="logit_rows", dtype="int64", shape=("m",)),
+    )
+    return Graph(name="encode", inputs=inputs, outputs=outputs)
+
+
+def give_embedding(ops: Ops[V], x: V, pooling: Pooling) -> None:
+    """The last layer's rows, and the vector of the text they are pooled into."""
+    ops.output("hidden", x)
+    pooled = ops.pool(x, pooling.how)
+    ops.output("embedding", ops.unit(pooled) if pooling.unit else pooled)
 
 
 def task_of(checkpoint: Checkpoint) -> Task:
