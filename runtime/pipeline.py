@@ -22,9 +22,10 @@ from .calibration import Store
 from .companion import Companion
 from .drafters.suffix import Corpus
 from .engine import Engine
+from .infill import marks_of
 from .options import GenerationOptions
 from .result import Result
-from .task import EdgegenWarning, Message, Running, Source, Task
+from .task import EdgegenWarning, Gaps, Message, Running, Source, Task
 from .tokenizer import Tokenizer, load_tokenizer
 
 TASKS: Registry[Any] = Registry(
@@ -92,7 +93,8 @@ class Pipeline:
         self, source: Any, options: GenerationOptions | None = None
     ) -> Result | list[Result]:
         """Text for a source: text, token ids, a conversation (messages with ``role`` and
-        ``content``), samples (float32 mono at the bundle's rate) or an audio file's path.
+        ``content``), a text with gaps (``Gaps``), samples (float32 mono at the bundle's rate) or an
+        audio file's path.
 
         A list of sources gives a list of results in the same order. Raises ``InputError``,
         ``CacheFull`` and ``DeviceError``.
@@ -107,8 +109,17 @@ class Pipeline:
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
         """The same, piece by piece: whole characters that join to the result's text."""
         options = options or DEFAULTS
+        if isinstance(source, Gaps):
+            marks_of(self.bundle.manifest)
         self.engine.drafts_with_model(options)
         return Stream(self.task.run(source, options))
+
+    def infill(
+        self, prefix: str, suffix: str | None = None, options: GenerationOptions | None = None
+    ) -> Result:
+        """``generate`` of ``Gaps(prefix, suffix)``: the text with what comes in between, alone in
+        the result's ``spans``. Without a suffix the prefix is a text with marks for its gaps."""
+        return self.generate(Gaps(prefix, suffix), options)
 
     def close(self) -> None:
         """Free the compiled graphs."""

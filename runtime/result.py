@@ -194,6 +194,7 @@ class Result:
 
     ``speculation`` says what a caller should know of how drafts were used, such as why none were.
     ``hypotheses`` are the texts a beam search found for a source of one part, best first.
+    ``spans`` are what was put into the gaps of a text, whose whole is ``text``.
     ``logprobs`` has one entry a token when asked for. ``segments`` and ``language`` are a speech
     model's. ``lossless`` is the class of what was run against plain decoding.
     """
@@ -206,6 +207,7 @@ class Result:
     speculation: str = ""
     logprobs: tuple[TokenScore, ...] = ()
     hypotheses: tuple[ScoredText, ...] = ()
+    spans: tuple[str, ...] = ()
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     warnings: tuple[str, ...] = ()

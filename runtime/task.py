@@ -25,8 +25,19 @@ from .tokenizer import Tokenizer
 from .writer import Writer
 
 Message = Mapping[str, str]
-# Text, token ids, a conversation, samples, or the path of an audio file.
-Source = str | Path | Sequence[int] | Sequence[Message] | NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """A text to be completed inside: between ``prefix`` and ``suffix``, or with ``suffix`` None
+    wherever ``prefix`` has one of the bundle's marks (``<mask_1>``, ``<mask_2>``...)."""
+
+    prefix: str
+    suffix: str | None = None
+
+
+# Text, token ids, a conversation, a text with gaps, samples, or the path of an audio file.
+Source = str | Path | Sequence[int] | Sequence[Message] | Gaps | NDArray[Any]
 # Yields what may be shown; returns the result.
 Running = Generator[str, None, Result]
 
@@ -76,6 +87,8 @@ class Opening:
     stop: tuple[str, ...] = ()
     # Tokens that are no text: timestamps.
     hidden: Sequence[int] = ()
+    # End tokens besides the bundle's.
+    further_ends: Sequence[int] = ()
 
 
 def decode(
@@ -87,7 +100,7 @@ def decode(
 ) -> Generator[str, None, str]:
     """Run one pass of the loop into ``record``; yields pieces, returns the pass's whole text."""
     started = perf_counter()
-    ends = engine.manifest.generation.end
+    ends = (*engine.manifest.generation.end, *opening.further_ends)
     if options.num_return_sequences > 1 and record.passes:
         raise InputError(
             f"num_return_sequences={options.num_return_sequences}: the input is worked through in "
@@ -105,6 +118,7 @@ def decode(
         text=writer.so_far if opening.stop and not beams else None,
         read=read,
         stop=opening.stop,
+        further_ends=opening.further_ends,
     )
     memory = opening.memory or Memory({})
     opened = perf_counter()

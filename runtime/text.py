@@ -14,10 +14,11 @@ from edgegen.frame import Frame
 
 from . import chat
 from .engine import Engine
+from .infill import Infilling
 from .options import GenerationOptions
 from .result import Result, Timings, weakest
 from .sentences import split
-from .task import Opening, Record, Running, Source, decode
+from .task import Gaps, Opening, Record, Running, Source, decode
 from .tokenizer import Tokenizer
 from .translation import frame_for
 
@@ -38,13 +39,18 @@ class TextTask:
             raise InputError(f"{source}: this is a text model; read the file and give its text.")
         refuse_speech(options)
         frame = frame_for(self.engine.manifest, options)
-        if self.has_encoder:
+        spans: tuple[str, ...] = ()
+        if isinstance(source, Gaps):
+            filled = yield from Infilling(self.engine, self.target).run(source, options, record)
+            text, spans = filled.text, filled.spans
+        elif self.has_encoder:
             told = options.with_changes(forced=(*frame.forced, *options.forced))
             text = yield from self._encoded(source, frame, told, record)
         else:
             text = yield from self._prompted(source, options, record)
         return Result(
             text=text,
+            spans=spans,
             tokens=tuple(record.tokens),
             finish_reason=weakest(record.reasons),
             timings=Timings(
