@@ -16,6 +16,7 @@ import numpy as np
 import tiny_bart
 import tiny_causal
 import tiny_moonshine
+import tiny_t5gemma
 import tiny_code
 import torch
 from tiny import checkpoint_of, tiny_t5_model
@@ -140,6 +141,7 @@ CASES: Mapping[str, Case] = {
     **tiny_causal.CASES,
     **tiny_moonshine.CASES,
     **tiny_code.CASES,
+    **tiny_t5gemma.CASES,
 }
 
 

@@ -13,6 +13,8 @@ FAMILIES: Registry[type[Family]] = Registry(
     {
         "t5": "edgegen.export.families.t5:T5",
         "bart": "edgegen.export.families.bart:Bart",
+        "t5gemma": "edgegen.export.families.t5gemma:T5Gemma",
+        "t5gemma2": "edgegen.export.families.t5gemma2:T5Gemma2",
         "whisper": "edgegen.export.families.whisper:Whisper",
         "marian-ssru": "edgegen.export.families.marian_ssru:MarianSsru",
         "moonshine": "edgegen.export.families.moonshine:Moonshine",

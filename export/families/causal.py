@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
-
-import numpy as np
 
 from edgegen.errors import CheckpointError
 from edgegen.manifest import GenerationDefaults
 
-from ..checkpoint import Array, Checkpoint, Weight
+from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import Activation, FeedForward, Norm, Rope, SelfAttention
 from .base import Family, Shape, end_ids
+from .gemma import unit_norms
 from .naming import Naming
+from .rotary import rope_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +95,8 @@ class Causal(Family):
         )
 
     def weights(self) -> dict[str, Weight]:
-        found = dict(self.checkpoint.weights)
-        if self.style.unit_norms:
-            for name, weight in self.checkpoint.weights.items():
-                if name.endswith("norm.weight"):
-                    found[name] = Weight(weight.shape, partial(_plus_one, weight))
-        return found
+        weights = dict(self.checkpoint.weights)
+        return unit_norms(weights) if self.style.unit_norms else weights
 
     def is_local(self, i: int) -> bool:
         """Whether the layer sees a window only: listed, or by rule in older configurations."""
@@ -136,26 +131,7 @@ class Causal(Family):
         if theta is None:
             key = "rope_local_base_freq" if local and self.style.head_norms else "rope_theta"
             theta = self.config.get(key, 10000.0)
-        kind = str(said.get("rope_type", said.get("type", "default")))
-        return Rope(theta=float(theta), inverse_scale=self.stretch(kind, said, float(theta)))
-
-    def stretch(self, kind: str, said: Mapping[str, Any], theta: float) -> tuple[float, ...]:
-        """Factors on the rates: ``linear``, ``llama3`` (transformers, modeling_rope_utils)."""
-        if kind == "default":
-            return ()
-        half = self.head_dim // 2
-        if kind == "linear":
-            return (1.0 / float(said["factor"]),) * half
-        if kind != "llama3":
-            raise CheckpointError(
-                f"rotary scaling {kind!r} is not supported; known: default, linear, llama3."
-            )
-        factor = float(said["factor"])
-        low, high = float(said["low_freq_factor"]), float(said["high_freq_factor"])
-        rates = theta ** (-np.arange(half) * 2.0 / self.head_dim)
-        turns = float(said["original_max_position_embeddings"]) * rates / (2 * np.pi)
-        smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
-        return tuple(float(f) for f in (1 - smooth) / factor + smooth)
+        return rope_of(said, float(theta), self.head_dim)
 
     def norm(self, name: str) -> Norm:
         return Norm(weight=f"model.{name}.weight", eps=self.eps)
@@ -217,7 +193,3 @@ class Causal(Family):
             max_positions=int(self.config.get("max_position_embeddings") or 0),
             max_new_tokens=int(said.get("max_new_tokens") or 256),
         )
-
-
-def _plus_one(weight: Weight) -> Array:
-    return weight.read() + np.float32(1)
