@@ -31,8 +31,8 @@ from transformers import (
 )
 
 from edgegen.bundle_writer import BundleWriter
-from edgegen.export.build import manifest_of
-from edgegen.export.checkpoint import Checkpoint, Origin, Weight
+from edgegen.export.build import check_task, manifest_of
+from edgegen.export.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 from edgegen.export.families import family_of
 from edgegen.export.options import CacheKind, ExportOptions, Format, WeightFormat
 from edgegen.export.sources.marian import _shapes  # pyright: ignore[reportPrivateUsage]
@@ -155,24 +155,27 @@ def write_bundle(
     taps: tuple[str, ...] = (),
     caches: tuple[CacheKind, ...] = ("append",),
     group_size: int = 32,
+    task: str | None = None,
+    words: TokenizerFiles | None = None,
     **overrides: Any,
 ) -> Path:
     """A bundle of ``CASES[name]`` in ``folder``. ``defaults`` replace fields of its generation
-    record, ``overrides`` are the configuration's own words."""
+    record, ``words`` is a tokenizer of its own, ``overrides`` are the configuration's own words."""
     case = CASES[name]
-    checkpoint = replace(
-        case.make(**overrides), tokenizers={"source": tokenizer(end=case.family in ("t5", "bart"))}
-    )
+    spoken = words or tokenizer(end=case.family in ("t5", "bart"))
+    checkpoint = replace(case.make(**overrides), tokenizers={"source": spoken})
     kind, family = family_of(checkpoint)
     options = ExportOptions(
         model="tiny",
         output=folder,
+        task=task,
         formats=formats,
         weight_format=weight_format,
         group_size=group_size,
         taps=taps,
         caches=caches,
     )
+    check_task(options, family)
     with BundleWriter(folder) as writer:
         written = [
             import_module(f"edgegen.export.formats.{form}").write(
