@@ -1,4 +1,4 @@
-"""Tiny checkpoints of BART's kin: unequal depths, heads and feed-forwards, norms that are not one."""
+"""Tiny checkpoints of BART's kin: unequal depths, heads and feed-forwards, uneven norms."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "d_model": 64, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 2,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 96, "decoder_ffn_dim": 80,
-    "max_position_embeddings": 544, "pad_token_id": PAD, "eos_token_id": END, "bos_token_id": UNKNOWN,
-    "decoder_start_token_id": UNKNOWN, "init_std": 0.2,
+    "max_position_embeddings": 544, "pad_token_id": PAD, "eos_token_id": END,
+    "bos_token_id": UNKNOWN, "decoder_start_token_id": UNKNOWN, "init_std": 0.2,
 }  # fmt: skip
 # Class names' stem and what each configuration says of its own.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -195,7 +195,9 @@ class Bart(Family):
 
     def encode(self, ops: Ops[V]) -> None:
         ids, norms = ops.input("input_ids"), self.norms("encoder")
-        embedded = self.embedded(ops, "encoder", ids, ops.arange(ids, 1))
+        # Two dimensions: ONNX Runtime takes a table's rows by a bare range for a slice and fails.
+        places = ops.reshape(ops.arange(ids, 1), (1, -1))
+        embedded = self.embedded(ops, "encoder", ids, places)
         x, inner = self.begin(ops, embedded, norms)
         for i in range(self.layers("encoder")):
             spec = self.self_attention("encoder", i)
