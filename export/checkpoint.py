@@ -103,8 +103,9 @@ class Origin:
 class Checkpoint:
     """A model on its way to becoming graphs.
 
-    ``config`` and ``generation`` have the keys of transformers' config.json and
-    generation_config.json. ``tokenizers`` maps ``source`` and ``target`` to files; one entry,
+    ``config``, ``generation`` and ``preprocessor`` have the keys of transformers' config.json,
+    generation_config.json and preprocessor_config.json. ``tokenizers`` maps ``source`` and
+    ``target`` to files; one entry,
     ``source``, when both are the same.
     """
 
@@ -113,6 +114,7 @@ class Checkpoint:
     tokenizers: Mapping[str, TokenizerFiles]
     origin: Origin
     generation: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor: Mapping[str, Any] = field(default_factory=dict[str, Any])
     chat_template: str | None = None
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
     pooling: Pooling | None = None

@@ -18,6 +18,7 @@ import tiny_causal
 import tiny_moonshine
 import tiny_t5gemma
 import tiny_code
+import tiny_vision
 import torch
 from tiny import checkpoint_of, tiny_t5_model
 from tiny_words import END, PAD, UNKNOWN, VOCABULARY, WORDS, Case, Make, tokenizer
@@ -139,6 +140,7 @@ CASES: Mapping[str, Case] = {
     "marian-ssru": Case(family="marian-ssru", make=tiny_marian),
     **tiny_bart.CASES,
     **tiny_causal.CASES,
+    **tiny_vision.CASES,
     **tiny_moonshine.CASES,
     **tiny_code.CASES,
     **tiny_t5gemma.CASES,

@@ -18,6 +18,8 @@ FAMILIES: Registry[type[Family]] = Registry(
         "whisper": "edgegen.export.families.whisper:Whisper",
         "marian-ssru": "edgegen.export.families.marian_ssru:MarianSsru",
         "moonshine": "edgegen.export.families.moonshine:Moonshine",
+        "gpt2": "edgegen.export.families.gpt2:Gpt2",
+        "vision": "edgegen.export.families.vision:VisionEncoderDecoder",
         "causal": "edgegen.export.families.causal:Causal",
         "codegen": "edgegen.export.families.codegen:CodeGen",
         "codet5p": "edgegen.export.families.codet5p:CodeT5p",

@@ -83,12 +83,13 @@ class Bart(Family):
     """
 
     model_types = tuple(STYLES)
+    styles = STYLES
     task = "text2text-generation"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         weights = {name: one for name, one in whole_names(checkpoint.weights) if is_read(name)}
         super().__init__(replace(checkpoint, weights=weights))
-        self.style = STYLES[checkpoint.model_type]
+        self.style = self.styles[checkpoint.model_type]
         self.width = int(self.config["d_model"])
         self.scale = self.width**0.5 if self.config.get("scale_embedding") else 1.0
         self.activation = activation_of(str(self.config.get("activation_function", "gelu")))
@@ -215,7 +216,8 @@ class Bart(Family):
         for i in range(self.shape.layers):
             attended = ops.self_attend(inner, i, self.self_attention("decoder", i))
             x, inner = self.follow(ops, x, attended, norms)
-            crossed = ops.cross_attend(inner, i, self.cross_attention(i))
+            masked = self.shape.source_masked
+            crossed = ops.cross_attend(inner, i, self.cross_attention(i), masked=masked)
             if i + 1 == self.shape.layers:
                 x, crossed = ops.chosen_rows(x), ops.chosen_rows(crossed)
             x, inner = self.follow(ops, x, crossed, norms)

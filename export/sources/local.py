@@ -53,6 +53,7 @@ def checkpoint_of(folder: Path) -> Checkpoint:
         tokenizers=tokenizers_of(folder, tokenizer_config),
         origin=Origin(source=str(folder), kind="local", licence=_licence(folder), notes=notes),
         generation=_optional(folder / "generation_config.json"),
+        preprocessor=_optional(folder / "preprocessor_config.json"),
         chat_template=_chat_template(folder, tokenizer_config),
         tokenizer_config=tokenizer_config,
         pooling=pooling_of(folder),
