@@ -6,6 +6,7 @@ operation set's torch body.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -64,7 +65,7 @@ class TransformersReference:
         untie(self.model, state)
         missing, unexpected = self.model.load_state_dict(state, strict=False)
         tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
-        lost = [k for k in missing if k not in tied and k not in self._tables()]
+        lost = sorted(set(missing) - tied - self._tables() - self._own(missing))
         if lost or unexpected:
             raise ValueError(f"weights do not fit: missing {lost}, unexpected {unexpected}")
         self.name = f"transformers {transformers.__version__} {type(self.model).__name__}"
@@ -75,6 +76,13 @@ class TransformersReference:
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             found.setdefault(parameter.data_ptr(), []).append(name)
         return {name for shared in found.values() if len(shared) > 1 for name in shared}
+
+    def _own(self, missing: Sequence[str]) -> set[str]:
+        """Those the class says it can be without, and tables it computes: nothing trains them."""
+        computed = {name for name, one in self.model.named_parameters() if not one.requires_grad}
+        patterns: Sequence[str] = self.model._keys_to_ignore_on_load_missing or ()
+        spared = {name for name in missing for pattern in patterns if re.search(pattern, name)}
+        return computed | spared
 
     def _inputs(self, source: Mapping[str, Any]) -> dict[str, Any]:
         ((name, given),) = source.items()
