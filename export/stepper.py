@@ -54,7 +54,8 @@ def names(session: Session) -> frozenset[str]:
 
 
 class Stepper:
-    """One text: ``decode`` adds rows, all of which stand. ``capacity`` bounds an in-place cache."""
+    """One text: ``decode`` adds rows, all of which stand. ``capacity`` bounds an in-place cache,
+    ``recent`` that of layers with a window, which then hold no more than they must."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Stepper:
         variant: Variant,
         memory: Mapping[str, Array],
         capacity: int = 256,
+        recent: int | None = None,
     ) -> None:
         self.session, self.kind, self.memory = session, variant.cache.kind, dict(memory)
         # A backend's own memory belongs to its request; others start anew each call.
@@ -69,6 +71,9 @@ class Stepper:
         self.length = 0
         cache = variant.cache
         heads, dim = cache.heads, cache.head_dim
+        self.window = {i: cache.window for i in cache.window_layers}
+        self.spare, self.held = cache.spare, 0  # rows that layers with a window hold
+        self.recent = capacity + cache.spare if recent is None else recent
         shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
             "append": (("past_key", "past_value"), (1, 0, heads, dim)),
             "in_place": (("key_cache", "value_cache"), (1, heads, capacity + cache.spare, dim)),
@@ -76,8 +81,9 @@ class Stepper:
             "stateful": ((), ()),
         }
         parts, shape = shapes[self.kind]
+        few = (1, heads, self.recent, dim) if self.kind == "in_place" else shape
         self.cache: dict[str, Array] = {
-            f"{part}_{i}": np.zeros(shape, np.float32)
+            f"{part}_{i}": np.zeros(few if i in self.window else shape, np.float32)
             for i in range(cache.layers)
             for part in parts
         }
@@ -101,10 +107,13 @@ class Stepper:
             while node >= 0:
                 visible[0, row, past + node] = 0
                 node = parents[node]
+        if self.held + n + self.spare > self.recent:
+            self._forget()
         feeds: dict[str, Array] = {
             "tokens": np.array([tokens], np.int64),
             "positions": np.array([depth], np.int64) + past,
             "past_length": np.array([past], np.int64),
+            "window_length": np.array([self.held], np.int64),
             "key_positions": np.array([[*range(past), *(past + d for d in depth)]], np.int64),
             "visible": visible,
             "parents": np.array([parents], np.int64),
@@ -114,14 +123,26 @@ class Stepper:
         found = run(self.session, {**feeds, **self.memory, **self.cache}, self.request)
         if stand:
             self.length += n
+            self.held += n
             self.cache = {name: self._after(name, found) for name in self.cache}
         return np.asarray(found["logits"][0], np.float32)
+
+    def _forget(self) -> None:
+        """Move what the next row of a layer with a window sees to the front of its buffer."""
+        windows = set(self.window.values())
+        seen = min(self.held, *(window - 1 for window in windows)) if windows else self.held
+        for name, rows in self.cache.items():
+            if int(name.rpartition("_")[2]) in self.window and self.kind == "in_place":
+                rows[:, :, :seen] = rows[:, :, self.held - seen : self.held].copy()
+        self.held = seen
 
     def _after(self, name: str, found: Mapping[str, Array]) -> Array:
         part, _, layer = name.rpartition("_")
         if self.kind == "append":
             new = found[f"{part.replace('past', 'new')}_{layer}"]
-            return np.concatenate([self.cache[name], new], 1)
+            rows = np.concatenate([self.cache[name], new], 1)
+            seen = self.window.get(int(layer), self.length + 1) - 1
+            return rows[:, max(0, rows.shape[1] - seen) :]
         if self.kind == "in_place":
             return found[f"{part}_out_{layer}"]
         return found[f"new_{part}_{layer}"][:, -1]

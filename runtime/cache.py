@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,10 +18,8 @@ from edgegen.devices.device import Feeds, Request
 from edgegen.errors import BundleError, CacheFull
 from edgegen.manifest import Cache, Variant
 
-FIRST_CAPACITY = 64
-# Rows whose states a recurrent cache can go back to: more than any draft is long.
-TRAIL = 64
-Floats = NDArray[np.float32]
+from .buffers import TRAIL, Buffers, Floats, check_room
+
 Ints = NDArray[np.int64]
 
 
@@ -49,62 +48,36 @@ class KVCache(Protocol):
         ...
 
 
-def check_room(rows: int, limit: int) -> None:
-    """Raises ``CacheFull`` for more rows than the model has positions; ``limit`` 0 is no limit."""
-    if limit and rows > limit:
-        raise CacheFull(
-            f"the text needs {rows} decoder positions and the model has {limit}; "
-            "ask for fewer new tokens or a shorter prompt."
-        )
-
-
-class _Buffers:
-    """Keys and values of all layers in one array ``[2 * layers, ...]``, grown by doubling.
-
-    ``first`` rows before those of the text are the memory's, and are not counted.
-    """
+class _Rows:
+    """Keys and values in buffers of our own; layers with a window have theirs apart."""
 
     def __init__(self, variant: Variant, limit: int, time_axis: int, first: int = 0) -> None:
-        record = variant.cache
-        self.layers, self.heads, self.dim = record.layers, record.heads, record.head_dim
-        self.limit, self.time_axis, self.spare = limit, time_axis, record.spare
-        self.first, self.length = first, 0
-        self.array = self._zeros(FIRST_CAPACITY + first)
+        record, short = variant.cache, variant.cache.window_layers
+        whole = [layer for layer in range(record.layers) if layer not in short]
+        # None where there are no such layers.
+        self._short = (
+            Buffers(record, short, limit=limit, time_axis=time_axis, window=record.window)
+            if short
+            else None
+        )
+        self._whole = (
+            Buffers(record, whole, limit=limit, time_axis=time_axis, first=first) if whole else None
+        )
+        self._all = [one for one in (self._short, self._whole) if one is not None]
 
     @property
-    def capacity(self) -> int:
-        return int(self.array.shape[self.time_axis])
+    def length(self) -> int:
+        return self._all[0].length
 
-    def _zeros(self, capacity: int) -> Floats:
-        shape = [2 * self.layers, 1, self.heads, self.dim]
-        shape.insert(self.time_axis, capacity)
-        return np.zeros(shape, np.float32)
+    def keep(self, length: int, rows: Sequence[int] = ()) -> None:
+        for buffers in self._all:  # the only ones that may refuse come first
+            buffers.keep(length, rows)
 
-    def span(self, start: int, end: int) -> tuple[slice, ...]:
-        """Where rows of the text lie; those of the memory are from ``-first`` on."""
-        return (slice(None),) * self.time_axis + (slice(self.first + start, self.first + end),)
-
-    def reserve(self, rows: int) -> bool:
-        """Room for ``rows`` in all; True when the array was replaced."""
-        check_room(rows, self.limit)
-        more = self.first + self.spare
-        if rows + more <= self.capacity:
-            return False
-        wanted = max(2 * self.capacity, rows + more)
-        grown = self._zeros(min(wanted, self.limit + more) if self.limit else wanted)
-        held = self.span(-self.first, self.length)
-        grown[held] = self.array[held]
-        self.array = grown
-        return True
-
-    def keep(self, length: int, rows: Sequence[int]) -> None:
-        if rows and list(rows) != list(range(length, length + len(rows))):
-            moved = np.take(self.array, [self.first + row for row in rows], self.time_axis)
-            self.array[self.span(length, length + len(rows))] = moved
-        self.length = length + len(rows)
+    def reach(self, length: int) -> int:
+        return min(buffers.reach(length) for buffers in self._all)
 
 
-class InPlaceCache:
+class InPlaceCache(_Rows):
     """Past and present are one buffer the backend writes into; going back costs nothing.
 
     ``[B, heads, capacity, head_dim]`` a port.
@@ -114,35 +87,32 @@ class InPlaceCache:
         self._request = request
         first = first_rows(variant.cache, memory) if variant.cache.memory_first else None
         rows = 0 if first is None else int(first.shape[3])
-        self._buffers = _Buffers(variant, limit, time_axis=3, first=rows)
-        if first is not None:
-            self._buffers.array[self._buffers.span(-rows, 0)] = first
-        self._bind()
+        super().__init__(variant, limit, time_axis=3, first=rows)
+        if first is not None and self._whole is not None:
+            self._whole.array[self._whole.span(-rows, 0)] = first
+        self._feeds: dict[str, Ints] = {}
+        if self._short is not None:
+            self._feeds["window_length"] = np.zeros(1, np.int64)
+        for buffers in self._all:
+            self._bind(buffers)
 
-    @property
-    def length(self) -> int:
-        return self._buffers.length
-
-    def _bind(self) -> None:
-        for i in range(self._buffers.layers):
+    def _bind(self, buffers: Buffers) -> None:
+        for place, layer in enumerate(buffers.layers):
             for part, kind in enumerate(("key", "value")):
-                memory = self._buffers.array[2 * i + part]
-                self._request.bind(f"{kind}_cache_{i}", memory)
-                self._request.bind(f"{kind}_cache_out_{i}", memory)
+                memory = buffers.array[2 * place + part]
+                self._request.bind(f"{kind}_cache_{layer}", memory)
+                self._request.bind(f"{kind}_cache_out_{layer}", memory)
 
     def before(self, n: int, back: int = 1) -> Feeds:
-        if self._buffers.reserve(self.length + n):
-            self._bind()
-        return {}
+        for buffers in self._all:
+            if buffers.reserve(self.length + n):
+                self._bind(buffers)
+        if self._short is not None:
+            self._feeds["window_length"][0] = self._short.held
+        return self._feeds
 
     def after(self, outputs: Feeds, n: int) -> None:
         """The rows are in place already."""
-
-    def keep(self, length: int, rows: Sequence[int] = ()) -> None:
-        self._buffers.keep(length, rows)
-
-    def reach(self, length: int) -> int:
-        return min(length, self.length)
 
 
 def first_rows(record: Cache, memory: Feeds) -> Floats:
@@ -161,39 +131,33 @@ def first_rows(record: Cache, memory: Feeds) -> Floats:
     return np.stack([memory[name] for name in names])
 
 
-class AppendCache:
+class AppendCache(_Rows):
     """Past goes in, new rows come out: the reference any backend can run.
 
     Sequence first, ``[B, past, heads, head_dim]``, so a prefix is a view and is never copied.
     """
 
     def __init__(self, variant: Variant, request: Request, limit: int, memory: Feeds) -> None:
-        self._buffers = _Buffers(variant, limit, time_axis=2)
+        super().__init__(variant, limit, time_axis=2)
         self._names = [
-            (f"{kind}_{i}", 2 * i + part)
-            for i in range(self._buffers.layers)
+            (buffers, f"{kind}_{layer}", 2 * place + part)
+            for buffers in self._all
+            for place, layer in enumerate(buffers.layers)
             for part, kind in enumerate(("key", "value"))
         ]
 
-    @property
-    def length(self) -> int:
-        return self._buffers.length
-
     def before(self, n: int, back: int = 1) -> Feeds:
-        self._buffers.reserve(self.length + n)
-        array, length = self._buffers.array, self.length
-        return {f"past_{name}": array[at, :, :length] for name, at in self._names}
+        for buffers in self._all:
+            buffers.reserve(self.length + n)
+        return {
+            f"past_{name}": buffers.array[at, :, : buffers.held]
+            for buffers, name, at in self._names
+        }
 
     def after(self, outputs: Feeds, n: int) -> None:
-        array, length = self._buffers.array, self.length
-        for name, at in self._names:
-            array[at, :, length : length + n] = outputs[f"new_{name}"]
-
-    def keep(self, length: int, rows: Sequence[int] = ()) -> None:
-        self._buffers.keep(length, rows)
-
-    def reach(self, length: int) -> int:
-        return min(length, self.length)
+        for buffers, name, at in self._names:
+            held = buffers.held
+            buffers.array[at, :, held : held + n] = outputs[f"new_{name}"]
 
 
 class StatefulCache:
@@ -329,15 +293,24 @@ KINDS: Mapping[str, Callable[[Variant, Request, int, Feeds], KVCache]] = {
 
 
 def open_cache(
-    variant: Variant, request: Request, limit: int = 0, memory: Feeds | None = None
+    variant: Variant,
+    request: Request,
+    limit: int = 0,
+    memory: Feeds | None = None,
+    *,
+    branching: bool = False,
 ) -> KVCache:
     """An empty cache of the variant's kind; ``limit`` positions at most, 0 for no limit.
 
-    ``memory`` is what ``encode`` left, for caches that begin with it.
+    ``memory`` is what ``encode`` left, for caches that begin with it. With ``branching`` rows are
+    not positions, and layers with a window keep all of them.
     """
     if variant.cache.kind not in KINDS:
         raise BundleError(
             f"cache kind {variant.cache.kind!r} is not known to this version; "
             f"expected one of {', '.join(KINDS)}. Update edgegen."
         )
+    if branching:
+        every = msgspec.structs.replace(variant.cache, window=0)
+        variant = msgspec.structs.replace(variant, cache=every)
     return KINDS[variant.cache.kind](variant, request, limit, memory or {})

@@ -101,7 +101,8 @@ class Decoder:
                 self._request.bind(name, array)
         # The model's limit is one of positions: a tree has more rows.
         self._lineage = Lineage() if branching else None
-        self._cache = open_cache(variant, self._request, 0 if branching else limit, memory)
+        most = 0 if branching else limit
+        self._cache = open_cache(variant, self._request, most, memory, branching=branching)
         self._past = np.zeros(1, np.int64)
         self._calls: dict[int, _Call] = {}
         self._rows: dict[tuple[int, int], Ints] = {}

@@ -20,7 +20,8 @@ from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import BundleError, CacheFull
 from edgegen.export.options import CacheKind, Format
-from edgegen.runtime.cache import FIRST_CAPACITY, open_cache
+from edgegen.runtime.buffers import FIRST_CAPACITY
+from edgegen.runtime.cache import open_cache
 from edgegen.runtime.decoder import Decoder
 from edgegen.runtime.engine import Engine, Memory
 

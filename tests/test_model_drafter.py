@@ -29,7 +29,7 @@ from tiny_families import CASES, tokenizer
 import edgegen
 from edgegen.errors import BundleError, CacheFull, InputError
 from edgegen.export.checkpoint import Checkpoint
-from edgegen.runtime.cache import TRAIL
+from edgegen.runtime.buffers import TRAIL
 from edgegen.runtime.decoder import Decoder, Scores
 from edgegen.runtime.drafters.base import Context, Materials
 from edgegen.runtime.drafters.model import DraftModel, ModelDrafter, shared_prefix

@@ -15,9 +15,10 @@ import msgspec
 import numpy as np
 import tiny_bart
 import tiny_causal
+import tiny_code
+import tiny_modernbert
 import tiny_moonshine
 import tiny_t5gemma
-import tiny_code
 import tiny_vision
 import torch
 from tiny import checkpoint_of, tiny_t5_model
@@ -140,10 +141,11 @@ CASES: Mapping[str, Case] = {
     "marian-ssru": Case(family="marian-ssru", make=tiny_marian),
     **tiny_bart.CASES,
     **tiny_causal.CASES,
-    **tiny_vision.CASES,
-    **tiny_moonshine.CASES,
     **tiny_code.CASES,
     **tiny_t5gemma.CASES,
+    **tiny_moonshine.CASES,
+    **tiny_vision.CASES,
+    **tiny_modernbert.CASES,
 }
 
 

@@ -12,6 +12,8 @@ from tiny import checkpoint_of
 from tiny_words import END, PAD, UNKNOWN, VOCABULARY, WORDS, Case
 from transformers import (
     ModernBertConfig,
+    ModernBertDecoderConfig,
+    ModernBertDecoderForCausalLM,
     ModernBertForMaskedLM,
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
@@ -34,7 +36,6 @@ ENCODERS: dict[str, Any] = {
     "token-classification": ModernBertForTokenClassification,
     "fill-mask": ModernBertForMaskedLM,
 }
-CASES: dict[str, Case] = {}
 
 
 def stirred(model: PreTrainedModel) -> PreTrainedModel:
@@ -64,6 +65,18 @@ def saved(model: PreTrainedModel) -> Checkpoint:
     """As ``save_pretrained`` writes it: the configuration names the class."""
     found = checkpoint_of(model)
     return replace(found, config={**found.config, "architectures": [type(model).__name__]})
+
+
+def decoder(**overrides: Any) -> Checkpoint:
+    """Two layers in three see a window of five."""
+    said = {"initializer_range": 0.3, **SAID, **overrides}
+    torch.manual_seed(12)
+    return checkpoint_of(stirred(ModernBertDecoderForCausalLM(ModernBertDecoderConfig(**said))))
+
+
+CASES = {
+    "modernbert-decoder": Case(family="modernbert-decoder", make=decoder),
+}
 
 
 def word_pieces() -> TokenizerFiles:

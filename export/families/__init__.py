@@ -17,13 +17,14 @@ FAMILIES: Registry[type[Family]] = Registry(
         "t5gemma2": "edgegen.export.families.t5gemma2:T5Gemma2",
         "whisper": "edgegen.export.families.whisper:Whisper",
         "marian-ssru": "edgegen.export.families.marian_ssru:MarianSsru",
-        "moonshine": "edgegen.export.families.moonshine:Moonshine",
         "gpt2": "edgegen.export.families.gpt2:Gpt2",
         "vision": "edgegen.export.families.vision:VisionEncoderDecoder",
+        "moonshine": "edgegen.export.families.moonshine:Moonshine",
         "causal": "edgegen.export.families.causal:Causal",
         "codegen": "edgegen.export.families.codegen:CodeGen",
         "codet5p": "edgegen.export.families.codet5p:CodeT5p",
         "modernbert": "edgegen.export.families.modernbert:ModernBert",
+        "modernbert-decoder": "edgegen.export.families.modernbert_decoder:ModernBertDecoder",
     },
 )
 

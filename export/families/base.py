@@ -45,6 +45,9 @@ class Shape:
     cache_heads: int = 0
     head_dim: int = 0
     recurrent_width: int = 0
+    # Layers that see the last ``window`` positions only, and so need not keep others.
+    window: int = 0
+    window_layers: tuple[int, ...] = ()
     encoder: bool = False
     cross_layers: int = 0
     cross_heads: int = 0
@@ -63,7 +66,7 @@ class Family(ABC):
     """One architecture bound to one checkpoint."""
 
     model_types: ClassVar[tuple[str, ...]]
-    task: ClassVar[Task]
+    task: Task
     # transformers has this architecture, so its class is the parity gate's truth.
     in_transformers: ClassVar[bool] = True
     parity_prompts: ClassVar[tuple[str, ...]] = (
@@ -82,8 +85,13 @@ class Family(ABC):
     @abstractmethod
     def shape(self) -> Shape: ...
 
-    @abstractmethod
-    def decode(self, ops: Ops[V]) -> None: ...
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What the checkpoint can be exported for, its own task first."""
+        return (self.task,)
+
+    def decode(self, ops: Ops[V]) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no decoder")
 
     @abstractmethod
     def generation(self) -> GenerationDefaults: ...
@@ -173,6 +181,7 @@ def decode_graph(shape: Shape, cache_kind: str) -> Graph:
         _port("tokens", "int64", "B", "n"),
         _port("positions", "int64", "B", "n"),
         _port("past_length", "int64", "B"),
+        _port("window_length", "int64", "B"),
         _port("key_positions", "int64", "B", "past+n"),
         _port("visible", "float32", "B", "n", "past+n"),
         _port("parents", "int64", "B", "n"),
@@ -198,15 +207,16 @@ def _cache_ports(shape: Shape, kind: str, i: int) -> tuple[list[Port], list[Port
             [_port(f"new_state_{i}", "float32", "B", "n", width)],
         )
     heads, dim = shape.cache_heads, shape.head_dim
-    parts = ("key", "value")
+    parts, short = ("key", "value"), "window_" if i in shape.window_layers else ""
     if kind == "append":
         return (
-            [_port(f"past_{p}_{i}", "float32", "B", "past", heads, dim) for p in parts],
+            [_port(f"past_{p}_{i}", "float32", "B", f"{short}past", heads, dim) for p in parts],
             [_port(f"new_{p}_{i}", "float32", "B", "n", heads, dim) for p in parts],
         )
+    rows = f"{short}capacity"
     return (
-        [_port(f"{p}_cache_{i}", "float32", "B", heads, "capacity", dim) for p in parts],
-        [_port(f"{p}_cache_out_{i}", "float32", "B", heads, "capacity", dim) for p in parts],
+        [_port(f"{p}_cache_{i}", "float32", "B", heads, rows, dim) for p in parts],
+        [_port(f"{p}_cache_out_{i}", "float32", "B", heads, rows, dim) for p in parts],
     )
 
 

@@ -86,12 +86,15 @@ class Causal(Family):
 
     @property
     def shape(self) -> Shape:
+        local = tuple(i for i in range(self.layers) if self.is_local(i))
         return Shape(
             vocabulary=int(self.config["vocab_size"]),
             width=self.width,
             layers=self.layers,
             cache_heads=self.kv_heads,
             head_dim=self.head_dim,
+            window=self.window if local else 0,
+            window_layers=local,
         )
 
     def weights(self) -> dict[str, Weight]:

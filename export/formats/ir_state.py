@@ -35,11 +35,15 @@ def keep_inside(model: Any, graph: Graph) -> tuple[Any, Graph]:
         opset13.constant(np.array([0])),
         opset13.constant(0),
     )
-    assigned = [remember(places[port.name], port, batch, kept) for port in past]
+    results = {name: node for node in model.get_results() for name in names_of(node)}
+    assigned: list[Any] = []
+    for port in past:
+        stand, variable = remembered(port, batch, kept)
+        new = results[port.name.replace("past_", "new_")].input(0).get_source_output()
+        assigned.append(assign(follow(places[port.name], stand, new), variable))
     gone = {port.name for port in past}
     inputs = tuple(port for port in graph.inputs if port.name not in gone)
     outputs = tuple(port for port in graph.outputs if not port.name.startswith("new_"))
-    results = {name: node for node in model.get_results() for name in names_of(node)}
     made = ov.Model(
         [results[port.name] for port in outputs],
         assigned,
@@ -53,8 +57,8 @@ def names_of(result: Any) -> set[str]:
     return set(result.input(0).get_source_output().get_names())
 
 
-def remember(past: Any, port: Port, batch: Any, kept: Any) -> Any:
-    """Put a variable in a past's place; what assigns past and new rows to it."""
+def remembered(port: Port, batch: Any, kept: Any) -> tuple[Any, Any]:
+    """The rows of a new variable that stand, and the variable."""
     heads, dim = port.shape[2:]
     info = VariableInfo()
     info.variable_id, info.data_type = port.name, ov.Type.f32
@@ -62,7 +66,16 @@ def remember(past: Any, port: Port, batch: Any, kept: Any) -> Any:
     variable = Variable(info)
     shape = opset13.concat([batch, opset13.constant(np.array([0, heads, dim]))], 0)
     empty = opset13.broadcast(opset13.constant(np.float32(0)), shape)
-    stand = opset13.gather(read_value(empty, variable), kept, opset13.constant(1))
-    (joined,) = past.output(0).get_target_inputs()  # past and new rows become one
-    joined.replace_source_output(stand.output(0))
-    return assign(joined.get_node(), variable)
+    return opset13.gather(read_value(empty, variable), kept, opset13.constant(1)), variable
+
+
+def follow(past: Any, stand: Any, new: Any) -> Any:
+    """Put what stands in the past's place; that and the new rows as one."""
+    users = list(past.output(0).get_target_inputs())
+    for user in users:
+        user.replace_source_output(stand.output(0))
+    for node in (user.get_node() for user in users):
+        # Attention has joined them already, unless it puts the source before them.
+        if node.get_type_name() == "Concat" and node.get_input_size() == 2:
+            return node
+    return opset13.concat([stand, new], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import numpy as np
 import onnx
 
+from edgegen.errors import ExportError
 from edgegen.graph import Graph, Port
 from edgegen.manifest import Cache, Precision, Variant
 
@@ -40,6 +42,7 @@ def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
     if shape.recurrent_width:
         return Cache(kind="recurrent", layers=shape.layers, heads=1, head_dim=shape.recurrent_width)
     found: Any = kind
+    short = kind != "stateful"
     return Cache(
         kind=found,
         layers=shape.layers,
@@ -47,6 +50,8 @@ def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
         head_dim=shape.head_dim,
         spare=spare if kind == "in_place" else 0,
         memory_first=shape.merged and kind == "in_place",
+        window=shape.window if short else 0,
+        window_layers=shape.window_layers if short else (),
     )
 
 
@@ -98,13 +103,18 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         )
         for name, graph in graphs.items()
     }
-    return variants | tapped(folder, variants["decode"], options)
+    return variants | tapped(folder, variants, options)
 
 
-def tapped(folder: Path, decode: Variant, options: ExportOptions) -> dict[str, Variant]:
+def tapped(
+    folder: Path, variants: Mapping[str, Variant], options: ExportOptions
+) -> dict[str, Variant]:
     """``decode`` once more with the taps asked for, over the same weight file."""
     if not options.taps:
         return {}
+    if "decode" not in variants:
+        raise ExportError("taps are outputs of a decoder, and this model has none; leave them out.")
+    decode = variants["decode"]
     stem = "-".join(("decode", *options.taps))
     model = onnx.load(folder / "decode.onnx", load_external_data=False)
     port = top_port(decode.graph)

@@ -23,28 +23,32 @@ class AttentionOps(Primitives[V]):
 
     def distances(self) -> V:
         """``int64 [B, n, past + n]``: key position minus query position."""
+        return self.once("distances", lambda: self.distances_to(self.input("key_positions")))
 
-        def make() -> V:
-            keys = self.reshape(self.input("key_positions"), (0, 1, -1))
-            queries = self.reshape(self.input("positions"), (0, -1, 1))
-            return self.binary("sub", keys, queries)
+    def distances_to(self, key_positions: V) -> V:
+        """The same to the keys given, ``int64 [B, T]`` -> ``[B, n, T]``."""
+        keys = self.reshape(key_positions, (0, 1, -1))
+        queries = self.reshape(self.input("positions"), (0, -1, 1))
+        return self.binary("sub", keys, queries)
 
-        return self.once("distances", make)
-
-    def decoder_mask(self, window: int = 0, merged: bool = False) -> V:
+    def decoder_mask(self, window: int = 0, merged: bool = False, rows: V | None = None) -> V:
         """Additive ``[B, 1, n, past + n]`` from ``visible``, older than ``window`` hidden too.
 
-        ``merged`` ``[B, 1, n, S + past + n]``: the source comes first.
+        With ``rows``, how many of the latest the layer holds, new ones included: ``[B, 1, n,
+        rows]``. ``merged`` ``[B, 1, n, S + past + n]``: the source comes first.
         """
 
         def make() -> V:
-            mask = self.input("visible")
-            if window:
-                near = self.binary("greater", self.distances(), self.constant(-window, "int64"))
+            mask, keys = self.input("visible"), self.input("key_positions") if window else None
+            if keys is not None:
+                if rows is not None:
+                    mask, keys = self.latest(mask, rows, 2), self.latest(keys, rows, 1)
+                far = self.constant(-window, "int64")
+                near = self.binary("greater", self.distances_to(keys), far)
                 mask = self.where(near, mask, self.constant(HIDDEN))
             return self.unsqueeze(mask, 1)
 
-        mask = self.once(("mask", window), make)
+        mask = self.once(("mask", window, rows is None), make)
         if not merged:
             return mask
         return self.once(("merged", window), lambda: self.concat([self.source_rows(), mask], 3))
@@ -155,7 +159,9 @@ class AttentionOps(Primitives[V]):
         self.output(f"new_value_{layer}", new_value)
         keys = self.concat([*self.past(f"key_{layer}", spec.merged), new_key], 1)
         values = self.concat([*self.past(f"value_{layer}", spec.merged), new_value], 1)
-        mask = self.decoder_mask(spec.window, spec.merged)
+        short = spec.window and not spec.merged
+        rows = self.size(keys, 1) if short else None
+        mask = self.decoder_mask(spec.window, spec.merged, rows)
         mixed = self.attend_rows(
             q, keys, values, mask if bias is None else self.add(mask, bias), spec
         )

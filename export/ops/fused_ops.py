@@ -194,6 +194,23 @@ class FusedOps(OnnxOps):
             interleaved=int(rope.interleaved), rotary_embedding_dim=rope.width(head_dim),
         )[0]  # fmt: skip
 
+    def spare(self) -> str:
+        """``int64 [1]``: companion rows. Of several texts in a call none has any, since
+        GroupQueryAttention takes one row of each."""
+
+        def make() -> str:
+            texts = self.node("Shape", [self.input("tokens")], start=0, end=1)
+            two = self.constant([2], "int64")
+            return self.binary("sub", two, self.binary("min", texts, two))
+
+        return self.once("spare", make)
+
+    def call_rows(self) -> str:
+        """``int64 [1]``: n."""
+        return self.once(
+            "call_rows", lambda: self.node("Shape", [self.input("tokens")], start=1, end=2)
+        )
+
     def companion(self, x: str) -> str:
         """``[B, n, ...]`` with its last row once more, when rows must come out equal."""
         if not self.equal_rows:
@@ -201,9 +218,9 @@ class FusedOps(OnnxOps):
 
         def places() -> str:
             rows = self.arange(self.input("tokens"), 1)
-            n = self.node("Shape", [self.input("tokens")], start=1, end=2)
+            n, zero = self.call_rows(), self.constant([0], "int64")
             last = self.binary("sub", n, self.constant([1], "int64"))
-            return self.concat([rows, last], 0)
+            return self.concat([rows, self.node("Slice", [last, zero, self.spare()])], 0)
 
         return self.gather(x, self.once("companion", places), 1)
 
@@ -211,38 +228,60 @@ class FusedOps(OnnxOps):
         """Drop the companion row."""
         if not self.equal_rows:
             return x
-        bounds = [self.constant([edge], "int64") for edge in (0, -1, 1)]
-        return self.node("Slice", [x, *bounds])
+        zero, one = (self.constant([edge], "int64") for edge in (0, 1))
+        return self.node("Slice", [x, zero, self.call_rows(), one])
 
     def widened(self, mask: str) -> str:
         """``[B, h, n, T]`` with a row and a column for the companion."""
         if not self.equal_rows:
             return mask
-        pads = self.constant([0, 0, 0, 0, 0, 0, 1, 1], "int64")
-        return self.once(("widened", mask), lambda: self.node("Pad", [mask, pads]))
 
-    def lengths(self, merged: bool) -> list[str]:
+        def pads() -> str:
+            none = self.constant([0, 0, 0, 0, 0, 0], "int64")
+            return self.concat([none, self.spare(), self.spare()], 0)
+
+        return self.once(
+            ("widened", mask), lambda: self.node("Pad", [mask, self.once("pads", pads)])
+        )
+
+    def recent_rows(self, layer: int) -> str | None:
+        """How many of the latest rows a layer that keeps no others holds, new ones included."""
+        held = next(p for p in self.graph.inputs if p.name == f"key_cache_{layer}")
+        if "window_capacity" not in held.shape:
+            return None
+
+        def make() -> str:
+            longest = self.node("Squeeze", [self.maximum(self.input("window_length"), [0])])
+            return self.add(longest, self.size(self.input("tokens"), 1))
+
+        return self.once("recent_rows", make)
+
+    def lengths(self, merged: bool, rows: str | None) -> list[str]:
         """GroupQueryAttention's own words: last row's index per batch row, and the total.
 
-        Of a ``merged`` attention the cache begins with the source's rows.
+        ``rows`` are those of a layer that holds the latest only. Of a ``merged`` attention the
+        cache begins with the source's rows.
         """
-        spare = int(self.equal_rows)
+
+        def with_spare(size: str) -> str:
+            return self.add(size, self.node("Squeeze", [self.spare()])) if self.equal_rows else size
 
         def behind_source(size: str) -> str:
             return self.add(size, self.size(self.input("source_mask"), 1)) if merged else size
 
         def last() -> str:
             n = self.size(self.input("tokens"), 1)
-            end = self.add(self.input("past_length"), n)
-            last = self.binary("sub", behind_source(end), self.constant(1 - spare, "int64"))
-            return self.cast(last, "int32")
+            past = self.input("past_length" if rows is None else "window_length")
+            end = self.add(past, n)
+            last = self.binary("sub", behind_source(end), self.constant(1, "int64"))
+            return self.cast(with_spare(last), "int32")
 
         def total() -> str:
-            size = self.size(self.input("visible"), 2)
-            spared = self.add(behind_source(size), self.constant(spare, "int64"))
-            return self.cast(spared, "int32")
+            size = self.size(self.input("visible"), 2) if rows is None else rows
+            return self.cast(with_spare(behind_source(size)), "int32")
 
-        return [self.once(("last", merged), last), self.once(("total", merged), total)]
+        key = (merged, rows is None)
+        return [self.once(("last", *key), last), self.once(("total", *key), total)]
 
     def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
         if self.later_rows:
@@ -252,13 +291,14 @@ class FusedOps(OnnxOps):
             projected = [self.companion(packed), "", ""]
         else:
             projected = [self.companion(part) for part in self.project(x, spec)]
-        mask = self.decoder_mask(spec.window, spec.merged)
+        rows = self.recent_rows(layer)
+        mask = self.decoder_mask(spec.window, spec.merged, rows)
         if bias is not None:
             mask = self.once(("biased", bias, spec.window), lambda: self.add(mask, bias))
         caches = [self.input(f"key_cache_{layer}"), self.input(f"value_cache_{layer}")]
         mixed, keys, values = self.contrib(
             "GroupQueryAttention",
-            [*projected, *caches, *self.lengths(spec.merged), "", "", "", self.widened(mask)],
+            [*projected, *caches, *self.lengths(spec.merged, rows), "", "", "", self.widened(mask)],
             3,
             num_heads=spec.heads,
             kv_num_heads=spec.kv_heads,
@@ -292,7 +332,7 @@ class FusedOps(OnnxOps):
         def make() -> str:
             n = self.node("Shape", [like], start=1, end=2)
             if companions:
-                n = self.add(n, self.constant([1], "int64"))
+                n = self.add(n, self.spare())
             ones = self.constant([1, 1], "int64")
             shape = self.node("Concat", [ones, n, self.constant([1], "int64")], axis=0)
             return self.node("Expand", [mask, shape])

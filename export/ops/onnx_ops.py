@@ -200,9 +200,13 @@ class OnnxOps(Ops[str]):
         return self.node("Pad", [x, self.constant([0, left, 0, right], "int64")], mode="reflect")
 
     def size(self, x: str, axis: int) -> str:
-        """``int64`` scalar."""
         shape = self.node("Shape", [x], start=axis, end=axis + 1)
         return self.node("Squeeze", [shape])
+
+    def latest(self, x: str, rows: str, axis: int) -> str:
+        start = self.reshape(self.unary("neg", rows), (1,))
+        bounds = [self.constant([edge], "int64") for edge in (np.iinfo(np.int64).max, axis)]
+        return self.node("Slice", [x, start, *bounds])
 
     def arange(self, like: str, axis: int) -> str:
         return self.node(

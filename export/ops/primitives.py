@@ -97,6 +97,14 @@ class Primitives(ABC, Generic[V]):
         """``int64 [size of axis]``: 0, 1, ... as many as ``like`` has along ``axis``."""
 
     @abstractmethod
+    def size(self, x: V, axis: int) -> V:
+        """``int64`` scalar."""
+
+    @abstractmethod
+    def latest(self, x: V, rows: V, axis: int) -> V:
+        """The last ``rows``, an ``int64`` scalar of 1 or more, along ``axis``."""
+
+    @abstractmethod
     def norm(self, x: V, spec: Norm) -> V: ...
     @abstractmethod
     def follow_parents(self, keep: V, gain: V, states: V, parents: V, positions: V) -> V:

@@ -131,6 +131,12 @@ class TorchOps(Ops[Tensor]):
     def arange(self, like: Tensor, axis: int) -> Tensor:
         return torch.arange(like.shape[axis])
 
+    def size(self, x: Tensor, axis: int) -> Tensor:
+        return torch.tensor(x.shape[axis])
+
+    def latest(self, x: Tensor, rows: Tensor, axis: int) -> Tensor:
+        return x.narrow(axis, x.shape[axis] - int(rows), int(rows))
+
     def norm(self, x: Tensor, spec: Norm) -> Tensor:
         weight = self.parameter(spec.weight)
         if spec.kind == "layer":

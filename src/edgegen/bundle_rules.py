@@ -223,6 +223,11 @@ def _cache_faults(where: str, variant: Variant) -> Iterator[str]:
         yield f"{where} asks for more than {MAX_CACHE_ROW} numbers a position in its cache"
     if cache.memory_first and cache.kind != "in_place":
         yield f"{where} has a cache of kind {cache.kind} that begins with a memory"
+    short = cache.window_layers
+    if len(set(short)) < len(short) or max(short, default=-1) >= cache.layers:
+        yield f"{where} has a cache with windows in layers it does not have"
+    if short and (not cache.window or cache.memory_first):
+        yield f"{where} has a cache with windows in some layers and none to go by"
     if 2 * numbers * variant.buckets.get("capacity", 1) * 4 > MAX_BYTES:
         yield f"{where} asks for a cache of more than {MAX_BYTES} bytes"
 

@@ -79,6 +79,8 @@ class Cache(Part, frozen=True, kw_only=True):
     ``in_place`` cache holds is the variant's ``buckets["capacity"]``; without it the runtime
     chooses. A call may write ``spare`` rows beyond its own, which mean nothing. With
     ``memory_first`` an ``in_place`` cache begins with the memory's rows, which no port counts.
+    ``window_layers`` see the last ``window`` positions only: their keys and values may be left out
+    but for the last ``window - 1`` rows before a call.
     """
 
     kind: CacheKind
@@ -87,6 +89,8 @@ class Cache(Part, frozen=True, kw_only=True):
     head_dim: Small = 0
     spare: Small = 0
     memory_first: bool = False
+    window: Small = 0
+    window_layers: tuple[Small, ...] = ()
 
 
 class Variant(Part, frozen=True, kw_only=True):
