@@ -224,4 +224,4 @@ def warn(message: str) -> None:
     warnings.warn(message, EdgegenWarning, stacklevel=6)
 
 
-__all__ = ["DEFAULTS", "Message", "Pipeline", "Result", "Stream", "load"]
+__all__ = ["DEFAULTS", "Gaps", "Message", "Pipeline", "Result", "Stream", "load"]

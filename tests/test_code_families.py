@@ -268,7 +268,8 @@ def test_the_smaller_codet5p_are_t5_with_roberta_s_ends() -> None:
     """Their configuration: begin 1, end 2, pad 0, and the decoder starts with pad."""
     config: dict[str, Any] = {
         "model_type": "t5", "vocab_size": 40, "d_model": 8, "d_kv": 4, "num_heads": 2,
-        "num_layers": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "decoder_start_token_id": 0,
+        "num_layers": 1, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+        "decoder_start_token_id": 0,
     }  # fmt: skip
     weights = {"shared.weight": Weight.of(np.zeros((40, 8)))}
     said = T5(replace(tiny_codegen(), config=config, weights=weights)).generation()

@@ -192,8 +192,8 @@ def code_tokenizer() -> TokenizerFiles:
     words = {"<pad>": PAD, "</s>": END, "<unk>": UNKNOWN}
     words |= {f"▁{word}": 3 + i for i, word in enumerate(WORDS)}
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    made.decoder = tokenizers.decoders.Metaspace()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(prepend_scheme="never")
+    made.decoder = tokenizers.decoders.Metaspace(prepend_scheme="never")
     made.add_special_tokens(["<pad>", "</s>", "<unk>", *SPECIAL])
     return TokenizerFiles(kind="tokenizers", data=json.dumps(json.loads(made.to_str())).encode())
 

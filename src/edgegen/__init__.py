@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgegen.errors import UnknownName as UnknownName
     from edgegen.manifest import Manifest as Manifest
     from edgegen.runtime.options import GenerationOptions as GenerationOptions
+    from edgegen.runtime.pipeline import Gaps as Gaps
     from edgegen.runtime.pipeline import Pipeline as Pipeline
     from edgegen.runtime.pipeline import Result as Result
     from edgegen.runtime.pipeline import load as load
@@ -40,6 +41,7 @@ __all__ = [
     "DeviceMissing",
     "EdgegenError",
     "ExportError",
+    "Gaps",
     "GenerationOptions",
     "InputError",
     "Manifest",
@@ -59,6 +61,7 @@ _HOMES = {
     "DeviceMissing": "edgegen.errors",
     "EdgegenError": "edgegen.errors",
     "ExportError": "edgegen.errors",
+    "Gaps": "edgegen.runtime.pipeline",
     "GenerationOptions": "edgegen.runtime.options",
     "InputError": "edgegen.errors",
     "Manifest": "edgegen.manifest",

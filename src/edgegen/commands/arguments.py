@@ -47,6 +47,24 @@ System = Annotated[
     str | None,
     option("--system", panel=INPUT, metavar="TEXT", help="What the model is told first; --chat."),
 ]
+Suffix = Annotated[
+    str | None,
+    option(
+        "--suffix", panel=INPUT, metavar="TEXT",
+        help="Write what belongs between each source and this text, for models that fill gaps.",
+    ),
+]  # fmt: skip
+SuffixFile = Annotated[
+    Path | None,
+    option("--suffix-file", panel=INPUT, metavar="FILE", help="The same from a file."),
+]
+Infill = Annotated[
+    bool,
+    option(
+        "--infill", panel=INPUT,
+        help="Fill each source's own gaps, marked <mask_1>, <mask_2> and so on.",
+    ),
+]  # fmt: skip
 Truncate = Annotated[
     bool | None,
     option(

@@ -23,13 +23,29 @@ AUDIO = frozenset((".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".a
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What was typed. ``system`` alone asks for a chat."""
+    """What was typed. ``system`` alone asks for a chat, a ``suffix`` for what comes before it, and
+    ``infill`` for what fills the marks in the sources. Raises ``InputError`` when they exclude each
+    other."""
 
     words: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     whole: bool = False
     chat: bool = False
     system: str | None = None
+    suffix: str | None = None
+    infill: bool = False
+
+    def __post_init__(self) -> None:
+        if self.gapped and self.talks:
+            raise InputError("--chat and --system are for conversations; gaps are filled in texts.")
+        if self.infill and self.suffix is not None:
+            raise InputError(
+                "--infill fills marks in a text and --suffix the gap before it; give one of them."
+            )
+
+    @property
+    def gapped(self) -> bool:
+        return self.infill or self.suffix is not None
 
     @property
     def talks(self) -> bool:
@@ -57,6 +73,10 @@ class Input:
 
 def inputs(given: Given, manifest: Manifest) -> Iterator[Input]:
     """The sources in the order given. Raises ``InputError`` for what the model cannot take."""
+    if given.gapped:
+        from edgegen.runtime.infill import marks_of
+
+        marks_of(manifest)
     if manifest.speech is not None:
         yield from _sounds(given, manifest)
         return
@@ -76,7 +96,7 @@ def _texts(given: Given) -> Iterator[Input]:
         yield _text(given, read_text(path), name=str(path))
     if not given.reads_stdin:
         return
-    if given.whole:
+    if given.whole or (given.gapped and not sys.stdin.isatty()):
         yield _text(given, _decoded(sys.stdin.buffer.read(), "standard input"), name="")
     elif sys.stdin.isatty():
         yield from _typed(given)
@@ -87,7 +107,7 @@ def _texts(given: Given) -> Iterator[Input]:
 
 
 def _text(given: Given, text: str, *, name: str, line: bool = False) -> Input:
-    source: Any = [*_opening(given), _said("user", text)] if given.talks else text
+    source: Any = [*_opening(given), _said("user", text)] if given.talks else _around(given, text)
     return Input(source=source, name=name, line=line, blank=line and not text.strip())
 
 
@@ -109,7 +129,23 @@ def _typed(given: Given) -> Iterator[Input]:
             conversation.append(_said("user", line))
             yield Input(source=tuple(conversation), conversation=conversation)
         else:
-            yield Input(source=line)
+            yield Input(source=_around(given, line))
+
+
+def _around(given: Given, text: str) -> Source:
+    """A text, or one with gaps."""
+    if not given.gapped:
+        return text
+    from edgegen.runtime.task import Gaps
+
+    return Gaps(text, given.suffix)
+
+
+def suffix_of(text: str | None, path: Path | None) -> str | None:
+    """``--suffix`` or ``--suffix-file``."""
+    if text is not None and path is not None:
+        raise InputError("--suffix and --suffix-file are one and the same; give one of them.")
+    return text if path is None else read_text(path)
 
 
 def _opening(given: Given) -> list[dict[str, str]]:

@@ -142,6 +142,7 @@ def record(result: Result) -> dict[str, Any]:
             }
             for one in result.hypotheses
         ],
+        "spans": list(result.spans),
         "language": result.language,
         "segments": [
             {"start": one.start, "end": one.end, "text": one.text, "tokens": list(one.tokens)}

@@ -21,6 +21,7 @@ in, in order, an empty one for an empty one. At a terminal text appears as it is
   edgegen run bundles/en-pt < letter.txt > carta.txt
   edgegen run bundles/news --file article.txt --max-new-tokens 80
   edgegen run bundles/asr talk.mp3 --output-format srt > talk.srt
+  edgegen run bundles/code --file top.py --suffix-file bottom.py > whole.py
   edgegen run bundles/chat --chat --do-sample --temperature 0.7 --seed 1
   edgegen run bundles/en-pt --json < letter.txt | jq -r .text
 
@@ -37,6 +38,9 @@ def run(
     whole: arguments.Whole = False,
     chat: arguments.Chat = False,
     system: arguments.System = None,
+    suffix: arguments.Suffix = None,
+    suffix_file: arguments.SuffixFile = None,
+    infill: arguments.Infill = False,
     truncate: arguments.Truncate = None,
     output_format: arguments.OutputFormat = "text",
     as_json: arguments.Json = False,
@@ -88,7 +92,7 @@ def generate(typed: dict[str, Any]) -> None:
     """Run with the options as they were typed, by name."""
     from edgegen.runtime.pipeline import load
 
-    from .inputs import Given, inputs
+    from .inputs import Given, inputs, suffix_of
     from .outputs import Output
 
     # Mistakes in the words typed are told before a large bundle is read.
@@ -101,6 +105,8 @@ def generate(typed: dict[str, Any]) -> None:
         whole=typed["whole"],
         chat=typed["chat"],
         system=typed["system"],
+        suffix=suffix_of(typed["suffix"], typed["suffix_file"]),
+        infill=typed["infill"],
     )
     with load(
         typed["bundle"],
