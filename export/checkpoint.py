@@ -105,8 +105,7 @@ class Checkpoint:
 
     ``config``, ``generation`` and ``preprocessor`` have the keys of transformers' config.json,
     generation_config.json and preprocessor_config.json. ``tokenizers`` maps ``source`` and
-    ``target`` to files; one entry,
-    ``source``, when both are the same.
+    ``target`` to files; one entry, ``source``, when both are the same.
     """
 
     config: Mapping[str, Any]

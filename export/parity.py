@@ -75,6 +75,8 @@ class Gate:
             start += [speech.tasks["transcribe"]] if speech.tasks else []
             start += [speech.no_timestamps] if speech.no_timestamps else []
             return {"samples": read_wave(text, speech.window_samples, speech.padded)}, start
+        if self.family.image() is not None:
+            return {"pixel_values": drawn(text, self.family.shape.picture)}, [*defaults.start]
         if not tokenizers:
             raise ExportError("the checkpoint has no tokenizer; use --no-parity to export anyway.")
         frame = frame_of(defaults, self.family.translation())
@@ -204,6 +206,16 @@ def read_wave(name: str, length: int, padded: bool) -> np.ndarray[Any, np.dtype[
         )
     samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768.0
     return np.pad(samples, (0, length - len(samples))) if padded else samples
+
+
+def drawn(name: str, shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A picture ``[channels, height, width]`` in about -1 to 1: waves drawn by the name's letters,
+    the same for the same name."""
+    random = np.random.default_rng(list(name.encode()))
+    rows, columns = np.mgrid[: shape[1], : shape[2]] / max(shape[1:])
+    waves = random.uniform(1, 20, (shape[0], 4, 3))
+    parts = [[np.sin(a * rows + b * columns + c) for a, b, c in channel] for channel in waves]
+    return np.asarray(np.mean(parts, axis=1), np.float32)
 
 
 def prompts_of(path: Path) -> Sequence[str]:

@@ -110,6 +110,11 @@ def jobs(workload: Workload, manifest: Manifest, tokenizer: Tokenizer | None) ->
                 f"bundle {manifest.name} is a speech model; give it audio files to transcribe."
             )
         return [Job(name=Path(path).name, sources=(Path(path),)) for path in workload.audio]
+    if manifest.task == "image-to-text":
+        raise InputError(
+            f"bundle {manifest.name} takes pictures, of which workloads have none; time it with "
+            "edgegen run --timings."
+        )
     if tokenizer is None or not (workload.prompts or workload.texts):
         raise InputError(
             f"bundle {manifest.name} is a text model; give prompt lengths or texts to run."

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,6 +85,11 @@ class Companion:
         if self.shared:
             return None
         return self._encoders.submit(self.engine.remember_samples, samples)
+
+    def encode_pixels(self, pixels: NDArray[np.float32]) -> Future[Memory] | None:
+        if self.shared:
+            return None
+        return self._encoders.submit(self.engine.remember_pixels, pixels)
 
     def model(
         self,
@@ -179,7 +185,9 @@ def source_of(manifest: Manifest) -> str:
     """What a model is given, in words."""
     if "encode" not in manifest.components:
         return "a prompt"
-    speech = manifest.speech
+    speech, image = manifest.speech, manifest.image
+    if image is not None:
+        return f"a picture of {msgspec.to_builtins(image)}"
     if speech is None:
         return "a text"
     return f"{speech.window_samples} samples at {speech.sample_rate} Hz"

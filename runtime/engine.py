@@ -137,6 +137,12 @@ class Engine:
             feeds = dict(self.session("features").request().run(feeds))
         return replace(self._remember(feeds, perf_counter() - start), draft=started)
 
+    def remember_pixels(self, pixels: NDArray[np.float32], *, draft: bool = False) -> Memory:
+        """Encode one picture, ``[3, height, width]`` as the manifest wants it; with ``draft`` for
+        the draft model as well."""
+        started = self.companion.encode_pixels(pixels) if draft and self.companion else None
+        return replace(self._remember({"pixel_values": pixels[None]}, 0.0), draft=started)
+
     def _remember(self, feeds: dict[str, Tensor], features_seconds: float) -> Memory:
         session = self.session("encode")
         start = perf_counter()

@@ -34,6 +34,7 @@ TASKS: Registry[Any] = Registry(
         "text2text-generation": "edgegen.runtime.text:TextTask",
         "text-generation": "edgegen.runtime.text:TextTask",
         "automatic-speech-recognition": "edgegen.runtime.speech:SpeechTask",
+        "image-to-text": "edgegen.runtime.captioning:ImageTask",
     },
 )
 DEFAULTS = GenerationOptions()

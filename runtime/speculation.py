@@ -95,6 +95,8 @@ def measure_engine(engine: Engine) -> Costs:
     memory = None
     if manifest.speech is not None:
         memory = engine.remember_samples(np.zeros(manifest.speech.window_samples, np.float32))
+    elif (image := manifest.image) is not None:
+        memory = engine.remember_pixels(np.zeros((3, image.height, image.width), np.float32))
     elif "encode" in manifest.components:
         length = min(SOURCE, manifest.generation.max_source or SOURCE)
         memory = engine.remember_ids([token] * length)

@@ -37,6 +37,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "generation": msgspec.to_builtins(manifest.generation),
         "tokenizers": msgspec.to_builtins(manifest.tokenizers),
         "speech": msgspec.to_builtins(manifest.speech),
+        "image": msgspec.to_builtins(manifest.image),
         "has_chat_template": manifest.chat is not None,
         "components": {
             name: [_variant(manifest, variant) for variant in component.variants]
@@ -95,6 +96,8 @@ def _model_facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
         seconds = manifest.speech.window_samples / manifest.speech.sample_rate
         languages = len(manifest.speech.languages) or 1
         yield "speech", f"windows of {seconds:g} s, {languages} language{'s'[: languages > 1]}"
+    if (image := manifest.image) is not None:
+        yield "pictures", f"{image.height} x {image.width} pixels"
     yield "licence", manifest.provenance.licence
 
 

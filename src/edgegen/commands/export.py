@@ -238,6 +238,8 @@ def example_of(manifest: Manifest) -> str:
     """Something to give the model: a short prompt of the parity check, where there is one."""
     if manifest.speech is not None:
         return "speech.wav"
+    if manifest.image is not None:
+        return "picture.png"
     prompts = [prompt.prompt for found in manifest.parity for prompt in found.prompts]
     short = [prompt for prompt in prompts if len(prompt) <= 60 and prompt.isprintable()]
     return shlex.quote(short[0] if short else "Hello there.")

@@ -78,7 +78,10 @@ def inputs(given: Given, manifest: Manifest) -> Iterator[Input]:
 
         marks_of(manifest)
     if manifest.speech is not None:
-        yield from _sounds(given, manifest)
+        yield from _files(given, manifest, "a speech model", "audio")
+        return
+    if manifest.image is not None:
+        yield from _files(given, manifest, "a model of pictures", "picture")
         return
     if given.talks and manifest.chat is None:
         raise InputError(f"{manifest.name} has no chat template; leave --chat and --system out.")
@@ -205,23 +208,23 @@ def _decoded(raw: bytes, name: str) -> str:
         ) from None
 
 
-# ----------------------------------------------------------------------- sound
+# ----------------------------------------------------------- sound and pictures
 
 
-def _sounds(given: Given, manifest: Manifest) -> Iterator[Input]:
+def _files(given: Given, manifest: Manifest, model: str, kind: str) -> Iterator[Input]:
+    """Files of sound or pictures. ``-`` is a sound on standard input."""
+    heard = manifest.speech is not None
     if given.talks or given.whole:
-        raise InputError(f"{manifest.name} is a speech model; --chat and --whole are for text.")
+        raise InputError(f"{manifest.name} is {model}; --chat and --whole are for text.")
     if given.reads_stdin:
-        raise InputError(
-            f"{manifest.name} is a speech model; name audio files, or - for one on standard input."
-        )
+        also = ", or - for one on standard input" if heard else ""
+        raise InputError(f"{manifest.name} is {model}; name {kind} files{also}.")
     for word in (*given.words, *map(str, given.files)):
-        if word == "-":
+        if word == "-" and heard:
             yield Input(source=_heard(manifest), name="standard input")
         elif not Path(word).exists():
             raise InputError(
-                f"{word[:80]!r}: no such file; {manifest.name} is a speech model and takes audio "
-                "files."
+                f"{word[:80]!r}: no such file; {manifest.name} is {model} and takes {kind} files."
             )
         else:
             yield Input(source=Path(word), name=word)

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
 HELP = """Generate text from a bundle: translate, correct, summarise, continue, transcribe.
 
-SOURCE is text for a text model and audio files for a speech model ("-" reads one from standard
-input). Without SOURCE and --file, standard input is read line by line: a line out for every line
-in, in order, an empty one for an empty one. At a terminal text appears as it is made.
+SOURCE is text for a text model, audio files for a speech model ("-" reads one from standard input)
+and picture files for one that captions or reads them. Without SOURCE and --file, standard input is
+read line by line: a line out for every line in, in order, an empty one for an empty one. At a
+terminal text appears as it is made.
 
   edgegen run bundles/en-pt "The train leaves at nine."
   edgegen run bundles/en-pt < letter.txt > carta.txt
   edgegen run bundles/news --file article.txt --max-new-tokens 80
   edgegen run bundles/asr talk.mp3 --output-format srt > talk.srt
   edgegen run bundles/code --file top.py --suffix-file bottom.py > whole.py
+  edgegen run bundles/captions holiday.jpg
   edgegen run bundles/chat --chat --do-sample --temperature 0.7 --seed 1
   edgegen run bundles/en-pt --json < letter.txt | jq -r .text
 
