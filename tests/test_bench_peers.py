@@ -156,6 +156,17 @@ def test_disagreement_and_doing_less_are_flagged(tmp_path: Path) -> None:
     assert "2 TOKENS SHORT" in text and "NOT ALWAYS THE SAME" in text
 
 
+def test_drafts_that_change_what_is_made_are_flagged(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    plain = fake(log, "plain", tokens=[1, 2])
+    same = replace(fake(log, "same", tokens=[1, 2]), plain="plain")
+    other = replace(fake(log, "other", tokens=[1, 3]), plain="plain")
+    record, _ = held(work(plain, same, other), rounds=1)
+    found = [agreement(record, one) for one in record.entries]
+    assert [one.kept for one in found if one] == [True, True, False]
+    assert found[2] and found[2].flagged and "NOT AS WITHOUT DRAFTS" in str(found[2])
+
+
 def test_a_fresh_process_is_started_for_every_turn(tmp_path: Path) -> None:
     log = tmp_path / "log"
     record, _ = held(work(fake(log, "a", dies=3), fresh=True), rounds=2)
@@ -293,6 +304,7 @@ def test_every_work_names_things_that_there_are(one: Work) -> None:
     names = [who.name for who in one.contestants]
     assert len(set(names)) == len(names)
     assert one.reference in names and (not one.against or one.against in names)
+    assert {who.plain for who in one.contestants if who.plain} <= set(names)
     for who in one.contestants:
         assert who.peer in ENVIRONMENTS
         assert who.model in MODELS or who.model in FOUND

@@ -15,7 +15,8 @@ class Agreement:
 
     ``same`` of ``sources`` are equal throughout; ``prefix`` of ``tokens`` stand before the first
     difference of their source. ``short`` counts tokens fewer than asked for, where a number was.
-    ``word_errors`` of ``words`` are edits of the reference's words.
+    ``word_errors`` of ``words`` are edits of the reference's words. ``kept`` is False where drafts
+    changed what is made without them.
     """
 
     sources: int
@@ -26,11 +27,12 @@ class Agreement:
     words: int = 0
     short: int = 0
     steady: bool = True
+    kept: bool = True
 
     @property
     def flagged(self) -> bool:
-        """It did less than asked, or not always the same."""
-        return self.short > 0 or not self.steady
+        """It did less than asked, not always the same, or not what it promises."""
+        return self.short > 0 or not self.steady or not self.kept
 
     def __str__(self) -> str:
         if self.words:
@@ -42,6 +44,7 @@ class Agreement:
             said = "nothing to compare"
         if self.short:
             said += f"; {self.short} TOKENS SHORT"
+        said += "" if self.kept else "; NOT AS WITHOUT DRAFTS"
         return said if self.steady else f"{said}; NOT ALWAYS THE SAME"
 
 
@@ -60,7 +63,13 @@ def agreement(work: WorkRecord, entry: Entry) -> Agreement | None:
             totals[name] += value
         short += sum(max(0, made.asked - len(one)) for one in made.tokens)
         steady = steady and made.steady
-    return Agreement(**totals, short=short, steady=steady)
+    plain = work.entry(entry.plain, entry.threads)
+    kept = plain is None or all(
+        (made.tokens, made.texts) == (plain.made[request].tokens, plain.made[request].texts)
+        for request, made in entry.made.items()
+        if request in plain.made
+    )
+    return Agreement(**totals, short=short, steady=steady, kept=kept)
 
 
 def reference_of(work: WorkRecord) -> Entry | None:

@@ -81,6 +81,7 @@ class Seat:
             ours=one.ours,
             note="; ".join(filter(None, [one.note, self.place.note if self.place else ""])),
             threads=self.threads,
+            plain=one.plain,
             load_seconds=self.loaded.get("seconds", 0.0),
             versions=self.loaded.get("versions", {}),
             size=self.place.size if self.place else 0,

@@ -31,11 +31,18 @@ def edgegen(source: str, device: str, weights: str, group: int = 32) -> Contesta
 
 def fast(one: Contestant) -> Contestant:
     """In the arithmetic that the device does fastest."""
-    return replace(one, name=f"{one.name} fast", settings={**one.settings, "exact": False})
+    settings = {**one.settings, "exact": False}
+    return replace(
+        one,
+        name=f"{one.name} fast",
+        settings=settings,
+        note="bfloat16, 8-bit activations and cache allowed",
+    )
 
 
 def speculated(one: Contestant, drafter: str) -> Contestant:
-    return replace(one, name=f"{one.name} +{drafter}", settings={**one.settings, "draft": drafter})
+    settings = {**one.settings, "draft": drafter}
+    return replace(one, name=f"{one.name} +{drafter}", settings=settings, plain=one.name)
 
 
 def seq2seq_peers(source: str) -> tuple[Contestant, ...]:
@@ -113,9 +120,8 @@ def speech_peers() -> tuple[Contestant, ...]:
     )
 
 
-def speech(device: str, weights: str, drafter: str = "none") -> Contestant:
-    one = replace(edgegen("whisper", device, weights), adapter=SPEECH)
-    return one if drafter == "none" else speculated(one, drafter)
+def speech(device: str, weights: str) -> Contestant:
+    return replace(edgegen("whisper", device, weights), adapter=SPEECH)
 
 
 def speakers() -> tuple[Contestant, ...]:
@@ -127,8 +133,8 @@ def speakers() -> tuple[Contestant, ...]:
         speech("ov-cpu", "int8"),
         fast(speech("ov-cpu", "int8")),
         fast(speech("ov-cpu", "int4")),
-        speech("ort-cpu", "int8", "auto"),
-        fast(speech("ov-cpu", "int8", "auto")),
+        speculated(speech("ort-cpu", "int8"), "auto"),
+        speculated(fast(speech("ov-cpu", "int8")), "auto"),
     )
 
 

@@ -60,6 +60,7 @@ class Entry(Part, frozen=True, kw_only=True):
     ours: bool
     note: str
     threads: int
+    plain: str = ""  # the contestant whose tokens it promises to give
     load_seconds: float = 0.0
     versions: dict[str, str] = {}
     size: int = 0  # bytes of the model's files

@@ -15,7 +15,8 @@ class Contestant:
 
     ``peer`` names its environment, ``adapter`` its module, ``model`` an entry of the table of
     models. ``environment`` are variables its process gets. ``note`` says what a reader must know
-    of it: block size, lossless class, arithmetic.
+    of it: block size, lossless class, arithmetic. ``plain`` names the contestant whose tokens it
+    promises to give.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Contestant:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     note: str = ""
+    plain: str = ""
 
     @property
     def ours(self) -> bool:

@@ -26,9 +26,11 @@ def load(settings: Settings, threads: int) -> Run:
         flash_attn=settings.get("flash_attn", False),
         verbose=False,
     )
-    context, sampler = model.ctx, greedy_without(model)
+    sampler = greedy_without(model)
 
     def run(request: Request) -> Outcome:
+        # The model, not its context alone, is held here: it would free the context with itself.
+        context = model.ctx
         return Outcome(
             tokens=[greedy(context, sampler, source, request) for source in request.sources]
         )
