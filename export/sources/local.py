@@ -15,6 +15,9 @@ from .sentence_folder import pooling_of
 from .tensor_files import weight_files, weights_of
 from .tokenizer_folder import tokenizers_of
 
+# Beside a checkpoint that is the untrained start of one.
+NOTES_FILE = "adaptation.json"
+
 
 class LocalSource:
     """The folder `save_pretrained` writes."""
@@ -51,13 +54,25 @@ def checkpoint_of(folder: Path) -> Checkpoint:
         config=config,
         weights=weights,
         tokenizers=tokenizers_of(folder, tokenizer_config),
-        origin=Origin(source=str(folder), kind="local", licence=_licence(folder), notes=notes),
+        origin=Origin(
+            source=str(folder),
+            kind="local",
+            licence=_licence(folder),
+            notes=(*notes, *_notes(folder)),
+        ),
         generation=_optional(folder / "generation_config.json"),
         preprocessor=_optional(folder / "preprocessor_config.json"),
         chat_template=_chat_template(folder, tokenizer_config),
         tokenizer_config=tokenizer_config,
         pooling=pooling_of(folder),
     )
+
+
+def _notes(folder: Path) -> tuple[str, ...]:
+    """What `edgegen adapt` wrote about the folder it made; trained checkpoints come without."""
+    found = _optional(folder / NOTES_FILE).get("notes")
+    lines = cast(list[object], found) if isinstance(found, list) else []
+    return tuple(line for line in lines if isinstance(line, str))
 
 
 def _optional(path: Path) -> dict[str, Any]:
