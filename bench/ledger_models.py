@@ -6,12 +6,17 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from text_proofs import sentences, with_slips
 
 import edgegen
+import edgegen.export
+from edgegen.bundle import Bundle
+from edgegen.errors import BundleError
 from edgegen.export.build import export
 from edgegen.export.options import ExportOptions, Format, WeightFormat
 from edgegen.export.sources.packages import fetch_package
@@ -169,23 +174,42 @@ def subject(model: Model, graphs: Graphs) -> Subject:
 
 
 def bundle(checkpoint: str, graphs: Graphs) -> Path:
-    """The bundle in the user's cache, blocks of 32, exported if it is not there.
+    """The bundle in the user's cache, blocks of 32, exported if it is not there or if the exporter
+    has changed since.
 
     However far its tokens are from the checkpoint's: drafts are held against the bundle's own.
     """
     form, precision = graphs
     name = checkpoint.removeprefix("pypi:").rpartition("/")[2]
     folder = user_cache() / "bundles" / edgegen.__version__ / f"{name}-{form}-{precision}"
-    if not folder.exists():
-        export(
-            ExportOptions(
-                model=checkpoint,
-                output=folder,
-                formats=(form,),
-                weight_format=precision,
-                group_size=32,
-                min_agreement=0.0,
-                command="python bench/ledger.py",
-            )
+    command = f"python bench/ledger.py (exporter {exporter()})"
+    if folder.exists() and made_by(folder) == command:
+        return folder
+    export(
+        ExportOptions(
+            model=checkpoint,
+            output=folder,
+            formats=(form,),
+            weight_format=precision,
+            group_size=32,
+            min_agreement=0.0,
+            command=command,
         )
+    )
     return folder
+
+
+@cache
+def exporter() -> str:
+    """A digest of the code that makes bundles."""
+    home = Path(edgegen.export.__file__).parent
+    code = [path.read_bytes() for path in sorted(home.rglob("*.py"))]
+    return sha256(b"".join(code)).hexdigest()[:12]
+
+
+def made_by(folder: Path) -> str:
+    """The command a bundle was made with; empty where it is none that this version reads."""
+    try:
+        return Bundle.open(folder, verify=False).manifest.provenance.command
+    except BundleError:
+        return ""

@@ -5,6 +5,8 @@ The ledger itself is bench/ledger.py, whose real models are compared here on a f
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from importlib import import_module
 from itertools import islice
@@ -104,6 +106,31 @@ def test_what_is_no_ledger_is_not_written_to(tmp_path: Path) -> None:
 def test_thirty_different_inputs_for_every_model_that_needs_no_package() -> None:
     for made in (models.translations, models.corrections, models.conversations):
         assert len({repr(source.given) for source in made()}) == models.INPUTS
+
+
+def test_a_bundle_is_kept_until_the_exporter_changes(
+    tiny_t5_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def export(options: Any) -> None:
+        shutil.copytree(tiny_t5_bundle, options.output, dirs_exist_ok=True)
+        manifest = options.output / "edgegen.json"
+        record = json.loads(manifest.read_bytes())
+        record["provenance"]["command"] = options.command
+        manifest.write_text(json.dumps(record))
+        made.append(options.command)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(models, "export", export)
+    graphs = ("onnx", "fp32")
+    first = models.bundle("pypi:tiny", graphs)
+    assert (models.bundle("pypi:tiny", graphs), len(made)) == (first, 1)
+    monkeypatch.setattr(models, "exporter", lambda: "another")
+    assert (models.bundle("pypi:tiny", graphs), len(made)) == (first, 2)
+    (first / "edgegen.json").write_text("{}")
+    assert (models.bundle("pypi:tiny", graphs), len(made)) == (first, 3)
+    assert models.bundle("folder/tiny", ("onnx", "int8")) != first
 
 
 @pytest.mark.real
