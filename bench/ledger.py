@@ -33,6 +33,7 @@ from edgegen.runtime.generation import Generation
 from edgegen.runtime.layout import first_path
 from edgegen.runtime.pipeline import user_cache
 from edgegen.runtime.result import Result
+from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.verify import Draft
 
 COMBINED = ("suffix+recycling", "lookup+recycling", "aggressive+lookup")
@@ -88,7 +89,7 @@ class Bench:
 
     def _made(self, *args: Any, **named: Any) -> Generation:
         made = self._generation(*args, **named)
-        if self.chains:
+        if self.chains and isinstance(made, SpeculativeDecoding):
             made.drafter = Chains(made.drafter)
         return made
 
