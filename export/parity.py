@@ -64,7 +64,8 @@ class Gate:
         if room < 2:
             raise ExportError(f"parity prompt {text[:40]!r} leaves no room to generate.")
         answer = reference.greedy(source, prompt, room, ends)
-        logits = reference.logits(source, [*prompt, *answer[:-1]])
+        together = len(prompt) if self.family.shape.bidirectional_prompt else 0
+        logits = reference.logits(source, [*prompt, *answer[:-1]], together)
         return Example(text, source, tuple(prompt), tuple(answer), logits)
 
     def _inputs(self, text: str) -> tuple[Mapping[str, Any], list[int]]:
@@ -83,7 +84,8 @@ class Gate:
         ids = encode(tokenizers["source"], text, add_special=not frame.bare)
         if not self.family.shape.encoder:
             return {}, ids or list(defaults.start)
-        return {"input_ids": frame.around(ids)}, list(frame.start)
+        ids = frame.around(ids)
+        return {"input_ids": ids}, ids if defaults.prompt_from_source else list(frame.start)
 
     def check(self, folder: Path, variants: Mapping[str, Variant]) -> Parity:
         """Run one set of variants; raises ``ParityError`` with the worst prompt."""
@@ -122,7 +124,8 @@ class Gate:
         """The prompt as one call, then the checkpoint's tokens one at a time."""
         tokens = [*example.prompt, *example.answer[:-1]]
         stepper = Stepper(sessions["decode"], variant, self._memory(example, sessions), len(tokens))
-        rows = [stepper.decode(example.prompt)]
+        together = self.family.shape.bidirectional_prompt
+        rows = [stepper.decode(example.prompt, together=together)]
         rows += [stepper.decode([token]) for token in example.answer[:-1]]
         logits = np.concatenate(rows)
         chosen = logits[len(example.prompt) - 1 :].argmax(-1)

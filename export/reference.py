@@ -28,14 +28,19 @@ class Reference(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def family(self) -> Family: ...
     def greedy(
         self, source: Mapping[str, Any], prompt: Sequence[int], count: int, ends: frozenset[int]
     ) -> list[int]:
         """Up to ``count`` arg-max tokens after the prompt, the end token included."""
         ...
 
-    def logits(self, source: Mapping[str, Any], tokens: Sequence[int]) -> Logits:
-        """``[n, V]`` of one forward over all tokens, nothing cached."""
+    def logits(
+        self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0
+    ) -> Logits:
+        """``[n, V]`` of one forward over all tokens, nothing cached. The first ``together`` rows
+        see each other."""
         ...
 
 
@@ -107,6 +112,8 @@ class TransformersReference:
     def greedy(
         self, source: Mapping[str, Any], prompt: Sequence[int], count: int, ends: frozenset[int]
     ) -> list[int]:
+        if self.family.shape.bidirectional_prompt:
+            return by_forwards(self, source, prompt, count, ends)
         encoder_decoder = self.family.shape.encoder
         given: dict[str, Any] = {}
         if encoder_decoder:
@@ -125,13 +132,42 @@ class TransformersReference:
         return found
 
     @torch.no_grad()
-    def logits(self, source: Mapping[str, Any], tokens: Sequence[int]) -> Logits:
+    def logits(
+        self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0
+    ) -> Logits:
         ids = torch.tensor([list(tokens)])
         if self.family.shape.encoder:
             out = self.model(**self._inputs(source), decoder_input_ids=ids, use_cache=False)
         else:
-            out = self.model(input_ids=ids, use_cache=False)
+            seen = torch.from_numpy(seen_rows(len(tokens), together))[None, None]
+            mask = {"attention_mask": seen} if together else {}
+            out = self.model(input_ids=ids, use_cache=False, **mask)
         return np.asarray(out.logits[0].numpy(), np.float32)
+
+
+def seen_rows(n: int, together: int) -> Logits:
+    """Additive ``[n, n]``: a row sees itself and those before it, the first ``together`` each
+    other."""
+    hidden = np.triu(np.full((n, n), HIDDEN, np.float32), 1)
+    hidden[:together, :together] = 0
+    return hidden
+
+
+def by_forwards(
+    reference: Reference,
+    source: Mapping[str, Any],
+    prompt: Sequence[int],
+    count: int,
+    ends: frozenset[int],
+) -> list[int]:
+    """``greedy`` by a forward over everything for each token; rows of a prefix-LM's prompt see each
+    other."""
+    together = len(prompt) if reference.family.shape.bidirectional_prompt else 0
+    found: list[int] = []
+    while len(found) < count and not (found and found[-1] in ends):
+        logits = reference.logits(source, [*prompt, *found], together)
+        found.append(int(logits[-1].argmax()))
+    return found
 
 
 def untie(model: Any, state: Mapping[str, torch.Tensor]) -> None:
@@ -157,14 +193,16 @@ class TorchReference:
         self.family, self.weights = family, family.weights()
 
     @torch.no_grad()
-    def logits(self, source: Mapping[str, Any], tokens: Sequence[int]) -> Logits:
+    def logits(
+        self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0
+    ) -> Logits:
         shape, n = self.family.shape, len(tokens)
         feeds: dict[str, Any] = {
             "tokens": np.array([tokens]),
             "positions": np.arange(n)[None],
             "past_length": np.array([0]),
             "key_positions": np.arange(n)[None],
-            "visible": np.triu(np.full((1, n, n), HIDDEN, np.float32), 1),
+            "visible": seen_rows(n, together)[None],
             "parents": np.arange(-1, n - 1)[None],
             "logit_rows": np.arange(n),
         }
@@ -188,7 +226,4 @@ class TorchReference:
     def greedy(
         self, source: Mapping[str, Any], prompt: Sequence[int], count: int, ends: frozenset[int]
     ) -> list[int]:
-        found: list[int] = []
-        while len(found) < count and not (found and found[-1] in ends):
-            found.append(int(self.logits(source, [*prompt, *found])[-1].argmax()))
-        return found
+        return by_forwards(self, source, prompt, count, ends)

@@ -93,9 +93,14 @@ class Stepper:
                 self.cache[name] = np.concatenate([self.memory[f"cross_{part}_{i}"], rows], 2)
 
     def decode(
-        self, tokens: Sequence[int], parents: Sequence[int] | None = None, stand: bool = True
+        self,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+        stand: bool = True,
+        together: bool = False,
     ) -> NDArray[np.float32]:
-        """``[n, V]`` logits of every row. ``stand`` False leaves the cache as it was."""
+        """``[n, V]`` logits of every row. ``stand`` False leaves the cache as it was, ``together``
+        lets the rows see each other."""
         n, past = len(tokens), self.length
         parents = list(range(-1, n - 1)) if parents is None else list(parents)
         visible = np.full((1, n, past + n), HIDDEN, np.float32)
@@ -107,6 +112,8 @@ class Stepper:
             while node >= 0:
                 visible[0, row, past + node] = 0
                 node = parents[node]
+        if together:
+            visible[:] = 0
         if self.held + n + self.spare > self.recent:
             self._forget()
         feeds: dict[str, Array] = {

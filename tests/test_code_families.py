@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,17 +22,19 @@ from tiny_code import (
     tiny_codegen_model,
     tiny_codet5p,
 )
-from tiny_families import END, VOCABULARY, write_bundle
+from tiny_families import CASES, END, VOCABULARY, write_bundle
 from tiny_sources import ids
 
 import edgegen
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import CheckpointError
+from edgegen.export.build import export
 from edgegen.export.checkpoint import Checkpoint, Weight
 from edgegen.export.families import family_of
 from edgegen.export.families.codegen import SLICES, SLICES_OF_CODEGEN2, CodeGen
 from edgegen.export.families.t5 import T5
+from edgegen.export.options import CacheKind, ExportOptions
 from edgegen.export.reference import TorchReference, reference_of
 from edgegen.export.stepper import run
 from edgegen.runtime.options import GenerationOptions
@@ -274,3 +277,57 @@ def test_the_smaller_codet5p_are_t5_with_roberta_s_ends() -> None:
     weights = {"shared.weight": Weight.of(np.zeros((40, 8)))}
     said = T5(replace(tiny_codegen(), config=config, weights=weights)).generation()
     assert (said.start, said.end, said.pad) == ((0,), (2,), 0)
+
+
+# ---------------------------------------------------------------------------- published files
+
+
+def saved(checkpoint: Checkpoint, folder: Path) -> Path:
+    """A transformers folder as CodeGen's kin are published: masks among the weights."""
+    folder.mkdir()
+    state = {name: torch.from_numpy(w.read()) for name, w in checkpoint.weights.items()}
+    mask = torch.tril(torch.ones(64, 64, dtype=torch.uint8))[None, None]
+    for name in [name for name in state if name.endswith("attn.qkv_proj.weight")]:
+        state[name.replace("qkv_proj.weight", "causal_mask")] = mask
+    torch.save(state, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text(json.dumps(dict(checkpoint.config)))
+    (folder / "tokenizer.json").write_bytes(code_tokenizer().data)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("codegen-prefix-lm", None),
+        ("codet5p", None),
+        ("codet5p", "text-generation"),
+        ("codet5p", "feature-extraction"),
+    ],
+)
+def test_published_files_pass_the_gate_in_both_formats(
+    tmp_path: Path, name: str, task: str | None
+) -> None:
+    made = CASES[name].make(vocab_size=MARKED)
+    options = ExportOptions(
+        model=str(saved(made, tmp_path / "published")),
+        output=tmp_path / "bundle",
+        formats=("onnx", "openvino"),
+        parity_prompts=(" ba ben dor", " da"),
+        task=task,
+    )
+    manifest = export(options)
+    assert manifest.task == (task or family_of(made)[1].task)
+    assert manifest.parameters == sum(w.read().size for w in made.weights.values())
+    for parity in manifest.parity:
+        assert parity.agreement == 1 and parity.max_error <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "cache"), [("codegen-prefix-lm", "append"), ("codet5p", "stateful")]
+)
+def test_openvino_writes_the_same_text(tmp_path: Path, name: str, cache: CacheKind) -> None:
+    path = write_bundle(tmp_path / "ov", name, formats=("openvino",), caches=(cache,))
+    onnx = write_bundle(tmp_path / "onnx", name)
+    with edgegen.load(path, device="ov-cpu") as there, edgegen.load(onnx) as here:
+        for prompt in (ids(6, 1), ids(6, 2)):
+            assert there.generate(prompt, PLAIN).tokens == here.generate(prompt, PLAIN).tokens

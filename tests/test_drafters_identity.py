@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fakes import Adversary
 from tiny_families import VOCABULARY, write_bundle
+from tiny_sources import shading
 
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
@@ -26,7 +27,19 @@ from edgegen.runtime.layout import first_path
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.verify import Draft
 
-FAMILIES = ("t5-tied", "mt5", "whisper", "marian-ssru", "llama-grouped", "gemma3")
+FAMILIES = (
+    "t5-tied",
+    "mt5",
+    "whisper",
+    "marian-ssru",
+    "llama-grouped",
+    "gemma3",
+    "qwen2",
+    "moonshine",
+    "vit-trocr",
+    "codegen-prefix-lm",
+    "codet5p",
+)
 # Combinations of everything that proposes otherwise; "model" needs a bundle of its own.
 COMBINED = ("suffix+recycling", "aggressive+lookup", "lookup+trigram+recycling")
 NAMES = (*(name for name in DRAFTERS if name not in ("none", "auto", "model")), *COMBINED)
@@ -69,9 +82,13 @@ class Bench:
     def opening(self, seed: int) -> tuple[Memory | None, list[int], list[int]]:
         """Memory, source and prompt."""
         source = ids(14, seed)
-        if self.engine.manifest.speech is not None:
-            wave = np.sin(np.arange(480000) * 0.01 * (seed + 1)).astype(np.float32)
+        if (speech := self.engine.manifest.speech) is not None:
+            size = speech.window_samples if speech.padded else 9000 * (seed + 1)
+            wave = np.sin(np.arange(size) * 0.01 * (seed + 1)).astype(np.float32)
             return self.engine.remember_samples(wave), [], self.start
+        if (image := self.engine.manifest.image) is not None:
+            shown = shading(3, image.height, image.width) * np.float32(seed + 1)
+            return self.engine.remember_pixels(shown), [], self.start
         if "encode" in self.engine.variants:
             return self.engine.remember_ids([*source, 1]), source, self.start
         return None, [], source

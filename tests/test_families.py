@@ -33,7 +33,7 @@ from edgegen.export.stepper import Stepper, memory_of
 ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]
 IN_TORCH, IN_ONNX = 1e-5, 1e-4  # of the logits' scale
-READERS = ("t5", "bart", "marian-ssru", "t5gemma", "t5gemma2")
+READERS = ("t5", "bart", "codet5p", "marian-ssru", "t5gemma", "t5gemma2")
 WITH_SOURCE = [name for name, case in CASES.items() if case.family in READERS]
 
 
