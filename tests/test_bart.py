@@ -54,7 +54,8 @@ def prompts(count: int = 20) -> list[list[int]]:
 def generated(kind: str, sources: list[list[int]], rules: dict[str, Any]) -> list[list[int]]:
     """What transformers' ``generate`` says, all sources in one call and padded on the right."""
     model = tiny_kin_model(kind)
-    model.generation_config = GenerationConfig(**SPECIAL, **rules)
+    make: Any = GenerationConfig
+    model.generation_config = make(**SPECIAL, **rules)
     width = max(map(len, sources))
     rows = torch.tensor([[*source, *[PAD] * (width - len(source))] for source in sources])
     mask = torch.tensor([[i < len(source) for i in range(width)] for source in sources]).long()
@@ -233,7 +234,8 @@ def test_waves_are_those_of_transformers_bit_for_bit() -> None:
     from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding
     from transformers.models.marian.modeling_marian import MarianSinusoidalPositionalEmbedding
 
-    marian = MarianSinusoidalPositionalEmbedding(700, 48).create_weight()
+    table: Any = MarianSinusoidalPositionalEmbedding(700, 48)
+    marian = table.create_weight()
     np.testing.assert_array_equal(marian_waves(700, 48, 0), marian.numpy())
     fairseq = M2M100SinusoidalPositionalEmbedding.get_embedding(702, 48, 1)
     np.testing.assert_array_equal(fairseq_waves(700, 48, 1), fairseq.numpy()[2:])

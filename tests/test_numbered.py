@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from tiny_pieces import UPPER, WORDS, lines, m2m100_folder, marian_folder, train, write
+from tiny_pieces import UPPER, lines, m2m100_folder, marian_folder, train, write
+from tiny_words import WORDS
 from transformers import M2M100Tokenizer, MarianTokenizer
 
 from edgegen import manifest

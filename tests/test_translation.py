@@ -11,7 +11,8 @@ import pytest
 import tokenizers
 import torch
 from tiny_bart import tiny_kin_model
-from tiny_pieces import WORDS, lines, m2m100_folder, marian_folder, train, write
+from tiny_pieces import lines, m2m100_folder, marian_folder, train, write
+from tiny_words import WORDS
 from transformers import (
     AutoTokenizer,
     BartTokenizer,
@@ -36,16 +37,17 @@ TEXTS = lines(WORDS[:150], 6, seed=9)
 LENGTH = 14
 
 
-def save(folder: Path, kind: str, tokenizer: Any, **rules: Any) -> Any:
+def save(folder: Path, kind: str, tokenizer: Any, size: int = 0, **rules: Any) -> Any:
     """A tiny model beside its tokenizer, as ``save_pretrained`` writes both; returns the model."""
     ids = {
-        "vocab_size": max(len(tokenizer), tokenizer.vocab_size),
+        "vocab_size": size or len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
     start = rules.pop("decoder_start_token_id", tokenizer.eos_token_id)
     model = tiny_kin_model(kind, **ids, decoder_start_token_id=start)
-    model.generation_config = GenerationConfig(
+    make: Any = GenerationConfig
+    model.generation_config = make(
         decoder_start_token_id=start, pad_token_id=ids["pad_token_id"],
         eos_token_id=ids["eos_token_id"], max_length=LENGTH, **rules,
     )  # fmt: skip
@@ -80,7 +82,8 @@ def bart(folder: Path) -> tuple[Any, Any]:
     made.save_model(str(folder))
     merges = (folder / "merges.txt").read_text().splitlines()[1:]
     vocabulary = made.get_vocab()
-    tokenizer = BartTokenizer(vocab=vocabulary, merges=[tuple(m.split(" ")) for m in merges])
+    pairs: Any = [tuple(merge.split(" ")) for merge in merges]
+    tokenizer = BartTokenizer(vocab=vocabulary, merges=pairs)
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink()
     rules = {"forced_bos_token_id": 0, "forced_eos_token_id": 2, "no_repeat_ngram_size": 3}
@@ -91,8 +94,9 @@ def opus(folder: Path, languages: tuple[str, ...] = ()) -> tuple[Any, Any]:
     numbers = marian_folder(folder, languages)
     tokenizer: Any = MarianTokenizer.from_pretrained(str(folder))
     pad = numbers["<pad>"]
-    rules = {"bad_words_ids": [[pad]], "forced_eos_token_id": 0, "no_repeat_ngram_size": 3}
-    return save(folder, "marian", tokenizer, decoder_start_token_id=pad, **rules), tokenizer
+    rules: dict[str, Any] = {"bad_words_ids": [[pad]], "forced_eos_token_id": 0}
+    rules |= {"no_repeat_ngram_size": 3, "decoder_start_token_id": pad}
+    return save(folder, "marian", tokenizer, **rules), tokenizer
 
 
 @pytest.mark.parametrize("make", [bart, opus])
@@ -168,10 +172,7 @@ def test_m2m100_is_told_its_languages_by_its_first_tokens(
     m2m100_folder(folder)
     tokenizer: Any = M2M100Tokenizer.from_pretrained(str(folder))
     highest = max(tokenizer.lang_code_to_id.values())
-    sized = type("Sized", (), {"vocab_size": highest + 9, "__len__": lambda self: highest + 9})()
-    for name in ("pad_token_id", "eos_token_id", "save_pretrained"):
-        setattr(sized, name, getattr(tokenizer, name))
-    model = save(folder, "m2m_100", sized)
+    model = save(folder, "m2m_100", tokenizer, size=highest + 9)
     with edgegen.load(export(folder)) as pipeline:
         assert pipeline.bundle.manifest.translation is not None
         for source, target in (("fr", "de"), (None, "uk")):
@@ -233,10 +234,12 @@ def test_a_source_too_long_keeps_what_stands_around_it(
         task.defaults = defaults
         seen: list[list[int]] = []
         remember = pipeline.engine.remember_ids
-        monkeypatch.setattr(
-            pipeline.engine, "remember_ids",
-            lambda ids, **more: seen.append(list(ids)) or remember(ids, **more),
-        )  # fmt: skip
+
+        def noted(ids: list[int], *, draft: bool) -> Any:
+            seen.append(ids)
+            return remember(ids, draft=draft)
+
+        monkeypatch.setattr(pipeline.engine, "remember_ids", noted)
         options = GenerationOptions(language="pt", source_language="en", max_new_tokens=2)
         with pytest.warns(EdgegenWarning, match="only the first 5"):
             pipeline.generate("ba bin dor ba bin", options)

@@ -26,7 +26,7 @@ def lines(words: Sequence[str], count: int = 400, seed: int = 0) -> list[str]:
 def train(path: Path, text: Sequence[str], size: int = 150, **said: Any) -> list[str]:
     """Writes ``path``; returns its pieces."""
     made = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(  # type: ignore[no-untyped-call]
+    sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(text), model_writer=made, vocab_size=size, minloglevel=2, **said
     )
     path.write_bytes(made.getvalue())

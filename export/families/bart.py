@@ -20,7 +20,7 @@ from edgegen.manifest import GenerationDefaults, Translation
 
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
-from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
+from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape
 from .decoding import decoding_defaults
 from .naming import Naming, activation_of
@@ -92,7 +92,9 @@ class Bart(Family):
         self.style = self.styles[checkpoint.model_type]
         self.width = int(self.config["d_model"])
         self.scale = self.width**0.5 if self.config.get("scale_embedding") else 1.0
-        self.activation = activation_of(str(self.config.get("activation_function", "gelu")))
+        self.activation: Activation = activation_of(
+            str(self.config.get("activation_function", "gelu"))
+        )
         self.naming = Naming(known=weights)
         self.tables = self.named_tables()
         self.biased = BIAS in weights and bool(weights[BIAS].read().any())
@@ -101,7 +103,10 @@ class Bart(Family):
         """The encoder's, the decoder's and the output table: one name where the values are one."""
         weights = self.checkpoint.weights
         names = {**EMBEDDINGS, "output": OUTPUT}
-        base = next((name for name in (SHARED, EMBEDDINGS["decoder"], OUTPUT) if name in weights))
+        tables = (SHARED, EMBEDDINGS["decoder"], OUTPUT)
+        base = next((name for name in tables if name in weights), None)
+        if base is None:
+            raise CheckpointError(f"{SHARED} is missing; fetch the checkpoint again.")
         return {
             role: name if name in weights and not weights[name].equals(weights[base]) else base
             for role, name in names.items()
@@ -175,7 +180,7 @@ class Bart(Family):
         return self.naming.feed_forward(at, up="fc1", down="fc2", activation=self.activation)
 
     def embedded(self, ops: Ops[V], side: str, ids: V, places: V) -> V:
-        """Rows of the words' table and of the positions', and the norm of their sum if it has one."""
+        """Rows of the words' table and of the positions', added and normed if there is a norm."""
         x = ops.scale(ops.gather_rows(self.tables[side], ids), self.scale)
         rows = ops.gather(ops.parameter(f"{side}.places"), places, 0)
         norm = self.norm(f"{side}.layernorm_embedding")

@@ -17,6 +17,7 @@ from edgegen.manifest import GenerationDefaults
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import (
+    Activation,
     CrossAttention,
     FeedForward,
     Norm,
@@ -25,6 +26,7 @@ from ..ops.specs import (
 )
 from .base import Family, Shape, end_ids
 from .naming import Naming, activation_of
+
 
 class T5(Family):
     """Encoder and decoder stacks of one width; depths may differ."""
@@ -43,7 +45,8 @@ class T5(Family):
         projection = str(config.get("feed_forward_proj", "relu"))
         self.gated = projection.startswith("gated-")
         name = projection.removeprefix("gated-")
-        self.activation = activation_of("gelu_new" if projection == "gated-gelu" else name)
+        named = "gelu_new" if projection == "gated-gelu" else name
+        self.activation: Activation = activation_of(named)
         self.scaled = self.is_scaled()
         self.tied = self.is_tied()
         self.buckets = int(config.get("relative_attention_num_buckets", 32))

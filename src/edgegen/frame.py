@@ -33,7 +33,7 @@ def frame_of(
 ) -> Frame:
     """``source`` and ``target`` are codes of ``translation``; None is its default, or nothing."""
     before, after = defaults.source_prefix, defaults.source_suffix
-    start, forced = defaults.start, ()
+    start, forced = defaults.start, tuple[tuple[int, int], ...]()
     if translation is None:
         return Frame(start=start, before=before, after=after)
     languages = translation.languages
