@@ -44,7 +44,8 @@ class EncoderReference(TransformersReference):
         assert said is not None
         ways = {"cls": hidden[0], "mean": hidden.mean(0), "max": hidden.max(0)}
         vector = ways[said.pooling]
-        return vector / np.linalg.norm(vector) if said.unit else vector
+        length = np.float32(np.linalg.norm(vector)) if said.unit else np.float32(1)
+        return np.asarray(vector / length, np.float32)
 
 
 class TorchEncoderReference:

@@ -11,6 +11,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, cast, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.bundle import Bundle
@@ -21,10 +22,12 @@ from edgegen.registry import Registry
 from .calibration import Store
 from .companion import Companion
 from .drafters.suffix import Corpus
+from .encoding import Filling, Label, encoder_for, refuse_method
 from .engine import Engine
 from .infill import marks_of
 from .options import GenerationOptions
 from .result import Result
+from .tags import Span
 from .task import EdgegenWarning, Gaps, Message, Running, Source, Task
 from .tokenizer import Tokenizer, load_tokenizer
 
@@ -34,10 +37,15 @@ TASKS: Registry[Any] = Registry(
         "text2text-generation": "edgegen.runtime.text:TextTask",
         "text-generation": "edgegen.runtime.text:TextTask",
         "automatic-speech-recognition": "edgegen.runtime.speech:SpeechTask",
+        "feature-extraction": "edgegen.runtime.encoding:EncoderTask",
+        "text-classification": "edgegen.runtime.encoding:EncoderTask",
+        "token-classification": "edgegen.runtime.encoding:EncoderTask",
+        "fill-mask": "edgegen.runtime.encoding:EncoderTask",
         "image-to-text": "edgegen.runtime.captioning:ImageTask",
     },
 )
 DEFAULTS = GenerationOptions()
+Texts = list[str] | tuple[str, ...]
 Batch = list[str] | list[Path] | list[list[int]] | list[NDArray[Any]]
 
 
@@ -110,6 +118,8 @@ class Pipeline:
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
         """The same, piece by piece: whole characters that join to the result's text."""
         options = options or DEFAULTS
+        if self.bundle.manifest.encoding is not None:
+            refuse_method(self.bundle.manifest, "generate")
         if isinstance(source, Gaps):
             marks_of(self.bundle.manifest)
         self.engine.drafts_with_model(options)
@@ -121,6 +131,40 @@ class Pipeline:
         """``generate`` of ``Gaps(prefix, suffix)``: the text with what comes in between, alone in
         the result's ``spans``. Without a suffix the prefix is a text with marks for its gaps."""
         return self.generate(Gaps(prefix, suffix), options)
+
+    # ------------------------------------------------- encoders that stand alone
+
+    def embed(self, texts: str | Texts) -> NDArray[np.float32]:
+        """A vector a text, ``float32 [texts, width]``; one text is ``[1, width]``."""
+        found = encoder_for(self.task, self.bundle.manifest, "embed")
+        return found.embed([texts] if isinstance(texts, str) else texts)
+
+    @overload
+    def classify(self, texts: str) -> list[Label]: ...
+    @overload
+    def classify(self, texts: Texts) -> list[list[Label]]: ...
+    def classify(self, texts: str | Texts) -> list[Label] | list[list[Label]]:
+        """Every class of a text with its score, the likeliest first; a list of texts, a list of
+        those."""
+        found = encoder_for(self.task, self.bundle.manifest, "classify")
+        return found.classify([texts])[0] if isinstance(texts, str) else found.classify(texts)
+
+    @overload
+    def tag(self, texts: str, aggregation: str = ...) -> list[Span]: ...
+    @overload
+    def tag(self, texts: Texts, aggregation: str = ...) -> list[list[Span]]: ...
+    def tag(self, texts: str | Texts, aggregation: str = "simple") -> list[Span] | list[list[Span]]:
+        """Spans of a text with a class other than ``O``, by character; a list of texts, a list of
+        those. ``aggregation`` says how a word's class comes of its tokens': ``simple`` does not
+        look at words, ``first``, ``average`` and ``max`` do, ``none`` gives tokens as they are."""
+        found = encoder_for(self.task, self.bundle.manifest, "tag")
+        if isinstance(texts, str):
+            return found.tag([texts], aggregation)[0]
+        return found.tag(texts, aggregation)
+
+    def fill_mask(self, text: str, top_k: int = 5) -> list[list[Filling]]:
+        """The ``top_k`` likeliest tokens for each mask of the text, in the text's order."""
+        return encoder_for(self.task, self.bundle.manifest, "fill_mask").fill_mask(text, top_k)
 
     def close(self) -> None:
         """Free the compiled graphs."""
@@ -203,7 +247,7 @@ def load(
     for component in bundle.manifest.components:
         engine.session(component)
     seconds = perf_counter() - start
-    if calibrate:
+    if calibrate and "decode" in engine.variants:
         store = Store((cache_dir or user_cache()) / "calibration")
         engine.speculation.calibrate(engine, store, warn)
     return Pipeline(engine, task, seconds)

@@ -7,6 +7,7 @@ beyond those a file's post-processor adds: a bundle's generation record holds th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -52,6 +53,30 @@ class Listed(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Ids of a text with, for each, the characters it stands for, whether the post-processor put it
+    there, and whether it goes on with the word of the one before."""
+
+    ids: list[int]
+    spans: list[tuple[int, int]]
+    special: list[bool]
+    inside: list[bool]
+
+    def first(self, count: int) -> Located:
+        """The first ``count``, those the post-processor puts at the end kept."""
+        ends = 0
+        while ends < count and self.special[-1 - ends]:
+            ends += 1
+        kept = [*range(count - ends), *range(len(self.ids) - ends, len(self.ids))]
+        return Located(
+            ids=[self.ids[i] for i in kept],
+            spans=[self.spans[i] for i in kept],
+            special=[self.special[i] for i in kept],
+            inside=[self.inside[i] for i in kept],
+        )
+
+
 class JsonTokenizer:
     """A tokenizer.json. Truncation and padding written in the file are switched off: cutting a
     text is the caller's decision, never a side effect."""
@@ -75,6 +100,20 @@ class JsonTokenizer:
     def encode(self, text: str, add_special: bool = True) -> list[int]:
         check_text(text)
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+
+    def located(self, text: str) -> Located:
+        """Ids as ``encode`` gives them, and where each comes from."""
+        check_text(text)
+        found = self._tokenizer.encode(text)
+        words: list[int | None] = found.word_ids
+        return Located(
+            ids=list(found.ids),
+            spans=list(found.offsets),
+            special=[bool(mark) for mark in found.special_tokens_mask],
+            inside=[
+                word is not None and i > 0 and words[i - 1] == word for i, word in enumerate(words)
+            ],
+        )
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         return self._tokenizer.decode(checked_ids(ids), skip_special_tokens=skip_special)

@@ -49,11 +49,13 @@ def stirred(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def encoder_model(task: str, **overrides: Any) -> PreTrainedModel:
-    said = {**SAID, **overrides}
+    said: dict[str, Any] = {**SAID, **overrides}
     if task in ("text-classification", "token-classification"):
         said = {"id2label": LABELS, "label2id": {v: k for k, v in LABELS.items()}, **said}
     torch.manual_seed(11)
-    return stirred(ENCODERS[task](ModernBertConfig(**said))).eval()
+    model = stirred(ENCODERS[task](ModernBertConfig(**said)))
+    model.train(False)
+    return model
 
 
 def encoder(task: str, **overrides: Any) -> Checkpoint:
@@ -69,7 +71,7 @@ def saved(model: PreTrainedModel) -> Checkpoint:
 
 def decoder(**overrides: Any) -> Checkpoint:
     """Two layers in three see a window of five."""
-    said = {"initializer_range": 0.3, **SAID, **overrides}
+    said: dict[str, Any] = {**SAID, "initializer_range": 0.3, **overrides}
     torch.manual_seed(12)
     return checkpoint_of(stirred(ModernBertDecoderForCausalLM(ModernBertDecoderConfig(**said))))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph, Port
@@ -51,7 +51,7 @@ class EncoderFamily(Family):
         """The table masked words are chosen from."""
 
     @property
-    def classifier_pooling(self) -> str:
+    def classifier_pooling(self) -> Literal["cls", "mean"]:
         """What of a text its class is read off."""
         return "cls"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from edgegen.errors import CheckpointError
 
@@ -135,8 +135,8 @@ class ModernBert(EncoderFamily):
         return self.layers.width
 
     @property
-    def classifier_pooling(self) -> str:
-        return str(self.config.get("classifier_pooling", "cls"))
+    def classifier_pooling(self) -> Literal["cls", "mean"]:
+        return "mean" if self.config.get("classifier_pooling") == "mean" else "cls"
 
     def contextual(self, ops: Ops[V]) -> V:
         layers = self.layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from edgegen.errors import CheckpointError
 
@@ -48,9 +48,10 @@ def read_modules(path: Path) -> list[dict[str, Any]]:
         found: Any = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON ({one_line(error)}); fetch it again") from None
-    if not isinstance(found, list) or not all(isinstance(m, dict) for m in cast(list[Any], found)):
+    modules: list[Any] = found if isinstance(found, list) else []
+    if not modules or not all(isinstance(module, dict) for module in modules):
         raise CheckpointError(f"{path}: expected a list of modules; fetch it again")
-    return cast(list[dict[str, Any]], found)
+    return modules
 
 
 def mode_of(folder: Path, said: Mapping[str, Any]) -> Literal["cls", "mean", "max"]:

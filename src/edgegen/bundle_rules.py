@@ -39,6 +39,9 @@ DTYPES = frozenset(
         *("float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "float64"),
     )
 )
+ENCODER_TASKS = frozenset(
+    ("feature-extraction", "text-classification", "token-classification", "fill-mask")
+)
 # Characters every file system keeps as they are, in one spelling.
 _PATH_PART = re.compile(r"[A-Za-z0-9._+=@,~-]{1,128}")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -150,6 +153,7 @@ def manifest_faults(manifest: Manifest) -> list[str]:
             faults += _variant_faults(f"component {shown(name)}[{index}]", variant, listed)
     faults += _id_faults(manifest.generation, manifest.vocabulary)
     faults += _language_faults(manifest)
+    faults += _encoding_faults(manifest)
     faults += _infill_faults(manifest)
     faults += _draft_faults(manifest.drafts, set(manifest.components))
     return faults
@@ -269,6 +273,17 @@ def _infill_faults(manifest: Manifest) -> Iterator[str]:
     highest = max(*infill.marks.values(), *infill.separator, infill.end)
     if highest >= manifest.vocabulary:
         yield f"infill holds {highest}, the vocabulary has {manifest.vocabulary} ids"
+
+
+def _encoding_faults(manifest: Manifest) -> Iterator[str]:
+    """An encoder alone is read by its record; with a decoder there is nothing for one to say."""
+    alone = manifest.task in ENCODER_TASKS
+    if alone != (manifest.encoding is not None):
+        yield f"task {manifest.task} {'needs' if alone else 'has no'} encoding record"
+    if alone and set(manifest.components) != {"encode"}:
+        yield f"task {manifest.task} has components other than encode"
+    if manifest.encoding is not None and manifest.encoding.mask >= manifest.vocabulary:
+        yield f"encoding.mask is {manifest.encoding.mask}, the vocabulary has fewer ids"
 
 
 def _draft_faults(drafts: tuple[DraftComponent, ...], components: set[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import msgspec
 
 from edgegen.bundle import Bundle
 from edgegen.bundle_rules import shown
-from edgegen.manifest import Manifest, Parity, Variant
+from edgegen.manifest import Encoding, Manifest, Parity, Variant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +37,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "generation": msgspec.to_builtins(manifest.generation),
         "tokenizers": msgspec.to_builtins(manifest.tokenizers),
         "speech": msgspec.to_builtins(manifest.speech),
+        "encoding": msgspec.to_builtins(manifest.encoding),
         "image": msgspec.to_builtins(manifest.image),
         "has_chat_template": manifest.chat is not None,
         "components": {
@@ -92,6 +93,8 @@ def _model_facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "parameters", count_text(manifest.parameters)
     yield "vocabulary", f"{manifest.vocabulary:,}"
     yield "tokenizers", ", ".join(f"{n}: {t.kind}" for n, t in manifest.tokenizers.items())
+    if manifest.encoding is not None:
+        yield "encoding", _encoding_text(manifest.encoding)
     if manifest.speech is not None:
         seconds = manifest.speech.window_samples / manifest.speech.sample_rate
         languages = len(manifest.speech.languages) or 1
@@ -99,6 +102,15 @@ def _model_facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if (image := manifest.image) is not None:
         yield "pictures", f"{image.height} x {image.width} pixels"
     yield "licence", manifest.provenance.licence
+
+
+def _encoding_text(encoding: Encoding) -> str:
+    parts = [f"{encoding.width} wide"]
+    if encoding.pooling != "none":
+        parts.append(f"{encoding.pooling} of tokens" + ", length 1" * encoding.unit)
+    if encoding.labels:
+        parts.append(f"{len(encoding.labels)} classes")
+    return ", ".join(parts)
 
 
 def _variant_table(manifest: Manifest) -> Table:

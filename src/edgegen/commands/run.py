@@ -26,6 +26,10 @@ terminal text appears as it is made.
   edgegen run bundles/captions holiday.jpg
   edgegen run bundles/chat --chat --do-sample --temperature 0.7 --seed 1
   edgegen run bundles/en-pt --json < letter.txt | jq -r .text
+  edgegen run bundles/sentences --json "A text." | jq .embedding
+
+A bundle of an encoder alone gives the vector of each source, its classes, its tagged spans or the
+words for its masks; of the options those of input, output and device go with it.
 
 Options are those of edgegen.GenerationOptions, under the same names. A default of "the
 bundle's" is what the checkpoint came with.
@@ -94,6 +98,7 @@ def generate(typed: dict[str, Any]) -> None:
     """Run with the options as they were typed, by name."""
     from edgegen.runtime.pipeline import load
 
+    from . import encodings
     from .inputs import Given, inputs, suffix_of
     from .outputs import Output
 
@@ -124,6 +129,11 @@ def generate(typed: dict[str, Any]) -> None:
         corpus=typed["corpus"],
         calibrate=options.draft != "none" and options.num_beams == 1,
     ) as pipeline:
+        if pipeline.bundle.manifest.encoding is not None:
+            encodings.check_typed(typed, pipeline.bundle.manifest.name)
+            for item in inputs(given, pipeline.bundle.manifest):
+                encodings.write(pipeline, item, as_json=output.kind == "json")
+            return
         output.check_bundle(pipeline.bundle.manifest, options)
         for item in inputs(given, pipeline.bundle.manifest):
             output.write(pipeline, item, options)
