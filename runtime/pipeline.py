@@ -46,7 +46,7 @@ TASKS: Registry[Any] = Registry(
 )
 DEFAULTS = GenerationOptions()
 Texts = list[str] | tuple[str, ...]
-Batch = list[str] | list[Path] | list[list[int]] | list[NDArray[Any]]
+Batch = list[str] | list[Path] | list[list[int]] | list[Gaps] | list[NDArray[Any]]
 
 
 class Stream(Iterator[str]):

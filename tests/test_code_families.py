@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,9 @@ PLAIN = GenerationOptions(draft="none", max_new_tokens=NEW)
 PROMPTS = [ids(3 + 2 * seed % 17, seed) for seed in range(20)]
 
 
-def full_greedy(logits: Any, prompt: Sequence[int], count: int = NEW) -> list[int]:
+def full_greedy(
+    logits: Callable[[list[int]], Any], prompt: Sequence[int], count: int = NEW
+) -> list[int]:
     """Arg-max tokens by forwards over everything."""
     found: list[int] = []
     while len(found) < count and found[-1:] != [END]:
@@ -62,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_codegen_writes_what_transformers_generates(folder: Path) -> None:
-    model = tiny_codegen_model()
+    model: Any = tiny_codegen_model()
     with edgegen.load(write_bundle(folder / "codegen", "codegen")) as pipeline:
         for prompt in PROMPTS:
             found = pipeline.generate(prompt, PLAIN).tokens
@@ -127,8 +129,7 @@ def prefix_logits(model: Any, tokens: Sequence[int], prefix: int) -> np.ndarray[
     hidden[:prefix, :prefix] = 0
     with torch.no_grad():
         found = model(torch.tensor([list(tokens)]), attention_mask=hidden[None, None])
-    logits: np.ndarray[Any, Any] = found.logits[0].numpy()
-    return logits
+    return np.asarray(found.logits[0])
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_codet5p_reads_a_source_twice_and_writes_the_published_tokens(folder: Pa
         assert pipeline.bundle.manifest.generation.prompt_from_source
         for prompt in PROMPTS:
             found = pipeline.generate(prompt, PLAIN).tokens
-            truth = full_greedy(lambda tokens, source=prompt: towers.logits(source, tokens), prompt)
+            truth = full_greedy(partial(towers.logits, prompt), prompt)
             assert list(found) == truth
 
 

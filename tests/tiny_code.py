@@ -69,16 +69,15 @@ def tiny_codet5p(**overrides: Any) -> Checkpoint:
         "encoder": {"model_type": "codet5p_module", **encoder},
         "decoder": {"model_type": "codet5p_module", **decoder},
     }  # fmt: skip
-    wide, narrow = int(decoder["n_embd"]), int(encoder["n_embd"])
+    wide, narrow = int(decoder["n_embd"]), int(config["encoder"]["n_embd"])
     last = f"decoder.transformer.h.{int(decoder['n_layer']) - 1}.crossattention"
+    words = int(decoder["vocab_size"])
     shapes = {
         **_shapes("encoder", encoder), **_shapes("decoder.transformer", decoder),
         f"{last}.q_attn.weight": (wide, wide), f"{last}.qkv_proj.weight": (2 * wide, wide),
         f"{last}.out_proj.weight": (wide, wide),
-        "decoder.lm_head.weight": (VOCABULARY, wide), "decoder.lm_head.bias": (VOCABULARY,),
+        "decoder.lm_head.weight": (words, wide), "decoder.lm_head.bias": (words,),
     }  # fmt: skip
-    shapes["decoder.lm_head.weight"] = (int(decoder["vocab_size"]), wide)
-    shapes["decoder.lm_head.bias"] = (int(decoder["vocab_size"]),)
     if wide != narrow:
         shapes |= {"enc_to_dec_proj.weight": (wide, narrow), "enc_to_dec_proj.bias": (wide,)}
     random = np.random.default_rng(8)
