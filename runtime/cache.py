@@ -47,6 +47,11 @@ class KVCache(Protocol):
         """The most rows, at most ``length``, that ``keep`` can go back to."""
         ...
 
+    def standing(self) -> Floats:
+        """Keys and values of the rows that stand, ``[2 * layers, ...]`` as their ports are laid out
+        without the batch axis; of a recurrent cache its last states, ``[layers, width]``."""
+        ...
+
 
 class _Rows:
     """Keys and values in buffers of our own; layers with a window have theirs apart."""
@@ -75,6 +80,12 @@ class _Rows:
 
     def reach(self, length: int) -> int:
         return min(buffers.reach(length) for buffers in self._all)
+
+    def standing(self) -> Floats:
+        if len(self._all) != 1 or self._short is not None:
+            raise ValueError("layers hold different rows")
+        buffers = self._all[0]
+        return buffers.array[buffers.span(0, buffers.held)][:, 0]
 
 
 class InPlaceCache(_Rows):
@@ -186,6 +197,9 @@ class StatefulCache:
     def reach(self, length: int) -> int:
         return min(length, self.length)
 
+    def standing(self) -> Floats:
+        raise ValueError("the rows lie in the request")
+
 
 class RecurrentCache:
     """A state per layer after each row instead of keys and values.
@@ -239,6 +253,9 @@ class RecurrentCache:
             new = [row - length for row in rows]
             self._push(np.stack([states[new] for states in self._rows]))
         self.length = length + len(rows)
+
+    def standing(self) -> Floats:
+        return self._trail[:, self._end - 1]
 
     def reach(self, length: int) -> int:
         held = min(length, self.length)

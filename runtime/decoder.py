@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgegen.devices.device import Feeds, Session, Tensor
 from edgegen.manifest import Variant
 
-from .cache import open_cache
+from .cache import KVCache, open_cache
 from .lineage import Lineage
 from .verify import ancestors, depths
 
@@ -91,6 +91,8 @@ class Decoder:
         *,
         branching: bool = False,
     ) -> None:
+        self.session, self.variant, self.limit = session, variant, limit
+        self.memory: Feeds = memory or {}
         self._names = variant.graph.input_names()
         self._takes_rows = "logit_rows" in self._names
         self._takes_visible = "visible" in self._names
@@ -109,6 +111,18 @@ class Decoder:
         self._blank = np.zeros((1, 1, 64), np.float32)
         self._places: Ints = np.arange(64)[None]
         self._prefix = 0
+
+    @property
+    def branching(self) -> bool:
+        return self._lineage is not None
+
+    def standing(self) -> NDArray[np.float32]:
+        """What the cache holds of the text: keys and values of its rows, or its last states."""
+        return self._cache.standing()
+
+    def sit(self, cache: KVCache) -> None:
+        """Go on in memory that others share; calls are then theirs to make (see ``seats``)."""
+        self._cache = cache
 
     def tie(self, rows: int) -> None:
         """Let the first ``rows`` rows of a text see each other: they are fed in one call."""

@@ -24,7 +24,7 @@ from edgegen.errors import BundleError, DeviceError, InputError
 from edgegen.manifest import Variant
 
 from .beams import BeamSearch
-from .decoder import Decoder
+from .decoder import HIDDEN, Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
 from .drafters.combined import wanted
@@ -126,6 +126,21 @@ class Engine:
             "source_mask": np.zeros((1, len(ids)), np.float32),
         }
         return replace(self._remember(feeds, 0.0), draft=started)
+
+    def remember_many(self, sources: Sequence[Sequence[int]]) -> list[Memory]:
+        """``remember_ids`` of several sources in one call, the shorter padded on the right."""
+        longest, pad = max(map(len, sources)), self.manifest.generation.pad
+        ids = np.full((len(sources), longest), pad, np.int64)
+        mask = np.full((len(sources), longest), HIDDEN, np.float32)
+        for row, source in enumerate(sources):
+            ids[row, : len(source)] = source
+            mask[row, : len(source)] = 0
+        whole = self._remember({"input_ids": ids, "source_mask": mask}, 0.0)
+        share = whole.encode_seconds / len(sources)
+        return [
+            Memory({name: array[[row]] for name, array in whole.feeds.items()}, 0.0, share)
+            for row in range(len(sources))
+        ]
 
     def remember_samples(self, samples: NDArray[np.float32], *, draft: bool = False) -> Memory:
         """Encode one window of audio, ``[window_samples]`` or what is left where the manifest lets

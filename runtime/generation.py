@@ -41,6 +41,14 @@ class Feed:
     first_row: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a call gave and the seconds it took: of a call for several texts, this one's share."""
+
+    scores: Scores
+    seconds: float
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hypothesis:
     """One of several texts found. ``score`` is what they were ranked by; end token included."""
@@ -99,23 +107,32 @@ class Generation(ABC):
     def take(self, scores: Scores, draft_seconds: float, decode_seconds: float) -> Turn:
         """The answer to the call of ``feed``, and the seconds both took."""
 
+    def ask(self) -> Feed:
+        """The next call to make. A long prompt but for its last part is fed on the way."""
+        self._started = perf_counter()
+        unfed = self.unfed()
+        if len(unfed) > self.target.chunk:
+            self._prefill(unfed)
+        prefilled = perf_counter()
+        feed = self.feed()
+        self._asked = perf_counter()
+        self._drafting, self._rows = self._asked - prefilled, len(feed.tokens)
+        self._prefilling = prefilled - self._started
+        return feed
+
+    def hear(self, answer: Answer) -> Step:
+        """What came of the call that was asked for."""
+        heard = perf_counter()
+        decoding = answer.seconds + self._prefilling
+        turn = self.take(answer.scores, self._drafting, decoding)
+        own = self._asked - self._started + perf_counter() - heard
+        return step_of(turn, self._rows, self._drafting, decoding, own + answer.seconds)
+
     def run(self, prompt: Sequence[int], source: Sequence[int] = ()) -> Iterator[Step]:
         """Steps until the text ends."""
         self.begin(prompt, source)
         while True:
-            start = perf_counter()
-            unfed = self.unfed()
-            if len(unfed) > self.target.chunk:
-                self._prefill(unfed)
-            prefilled = perf_counter()
-            feed = self.feed()
-            fed = perf_counter()
-            scores = self.target.forward(feed.tokens, feed.parents, first_row=feed.first_row)
-            decoded = perf_counter()
-            drafting, decoding = fed - prefilled, decoded - fed + prefilled - start
-            step = step_of(
-                self.take(scores, drafting, decoding), len(feed.tokens), drafting, decoding, start
-            )
+            step = self.hear(answer(self.target, self.ask()))
             yield step
             if step.cut.reason is not None:
                 return
@@ -130,8 +147,15 @@ class Generation(ABC):
             at += len(chunk)
 
 
-def step_of(turn: Turn, rows: int, drafting: float, decoding: float, start: float) -> Step:
-    """The turn with what it took since ``start``."""
+def answer(target: Target, feed: Feed) -> Answer:
+    """Make the call, for one text alone."""
+    start = perf_counter()
+    scores = target.forward(feed.tokens, feed.parents, first_row=feed.first_row)
+    return Answer(scores, perf_counter() - start)
+
+
+def step_of(turn: Turn, rows: int, drafting: float, decoding: float, seconds: float) -> Step:
+    """The turn with what it took."""
     return Step(
         tokens=turn.tokens,
         cut=turn.cut,
@@ -144,5 +168,5 @@ def step_of(turn: Turn, rows: int, drafting: float, decoding: float, start: floa
         rows=rows,
         draft_seconds=drafting,
         decode_seconds=decoding,
-        seconds=perf_counter() - start,
+        seconds=seconds,
     )

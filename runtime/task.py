@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import InputError
 
+from .asking import Call, Writing, answered
 from .decoder import Decoder
 from .engine import Engine, Memory
 from .generation import Hypothesis, Step
@@ -39,7 +40,7 @@ class Gaps:
 # Text, token ids, a conversation, a text with gaps, samples, or the path of an audio file.
 Source = str | Path | Sequence[int] | Sequence[Message] | Gaps | NDArray[Any]
 # Yields what may be shown; returns the result.
-Running = Generator[str, None, Result]
+Running = Writing[Result]
 
 
 class EdgegenWarning(UserWarning):
@@ -99,6 +100,17 @@ def decode(
     record: Record,
 ) -> Generator[str, None, str]:
     """Run one pass of the loop into ``record``; yields pieces, returns the pass's whole text."""
+    return answered(decoding(engine, tokenizer, opening, options, record))
+
+
+def decoding(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    opening: Opening,
+    options: GenerationOptions,
+    record: Record,
+) -> Writing[str]:
+    """The same, with the decode calls left to whoever drives it."""
     started = perf_counter()
     ends = (*engine.manifest.generation.end, *opening.further_ends)
     if options.num_return_sequences > 1 and record.passes:
@@ -109,8 +121,9 @@ def decode(
     beams = options.num_beams > 1
     writer = Writer(tokenizer, (*ends, *opening.hidden), () if beams else opening.stop)
     read = partial(read_text, tokenizer, frozenset((*ends, *opening.hidden)))
+    decoder = opening.decoder or engine.decoder(opening.memory, options)
     generation = engine.generation(
-        opening.decoder or engine.decoder(opening.memory, options),
+        decoder,
         options,
         prompt_length=len(opening.prompt),
         memory=opening.memory,
@@ -125,7 +138,10 @@ def decode(
     steps: list[Step] = []
     reason: FinishReason = "cancelled"
     try:
-        for step in generation.run(opening.prompt, opening.source):
+        generation.begin(opening.prompt, opening.source)
+        while reason == "cancelled":
+            answer = yield Call(decoder, generation.ask())
+            step = generation.hear(answer)
             steps.append(step)
             record.tokens += step.tokens
             record.scores += step.scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
@@ -13,12 +13,13 @@ from edgegen.errors import InputError
 from edgegen.frame import Frame
 
 from . import chat
-from .engine import Engine
+from .asking import Encoding, Writing
+from .engine import Engine, Memory
 from .infill import Infilling
 from .options import GenerationOptions
 from .result import Result, Timings, weakest
 from .sentences import split
-from .task import Gaps, Opening, Record, Running, Source, decode
+from .task import Gaps, Opening, Record, Running, Source, decoding
 from .tokenizer import Tokenizer
 from .translation import frame_for
 
@@ -67,7 +68,7 @@ class TextTask:
 
     def _encoded(
         self, source: Source, frame: Frame, options: GenerationOptions, record: Record
-    ) -> Generator[str, None, str]:
+    ) -> Writing[str]:
         if not isinstance(source, str):
             return (yield from self._pass(token_ids(source), frame, options, record))
         if not self.defaults.sentences:
@@ -96,19 +97,20 @@ class TextTask:
         frame: Frame,
         options: GenerationOptions,
         record: Record,
-    ) -> Generator[str, None, str]:
+    ) -> Writing[str]:
         with_model = self.engine.drafts_with_model(options)
         start = perf_counter()
         ids, seen = self._source_ids(source, frame, options, record)
         tokenize_seconds = perf_counter() - start
+        memory: Memory = yield Encoding(self.engine, ids, with_model)
         opening = Opening(
             prompt=seen if self.defaults.prompt_from_source else frame.start,
             source=seen,
-            memory=self.engine.remember_ids(ids, draft=with_model),
+            memory=memory,
             tokenize_seconds=tokenize_seconds,
             stop=options.stop,
         )
-        return (yield from decode(self.engine, self.target, opening, options, record))
+        return (yield from decoding(self.engine, self.target, opening, options, record))
 
     def _source_ids(
         self,
@@ -142,9 +144,7 @@ class TextTask:
 
     # --------------------------------------------------------- decoder-only
 
-    def _prompted(
-        self, source: Source, options: GenerationOptions, record: Record
-    ) -> Generator[str, None, str]:
+    def _prompted(self, source: Source, options: GenerationOptions, record: Record) -> Writing[str]:
         start = perf_counter()
         prompt = self._prompt_ids(source)
         limit = self.defaults.max_positions
@@ -157,7 +157,7 @@ class TextTask:
             tokenize_seconds=perf_counter() - start,
             stop=options.stop,
         )
-        return (yield from decode(self.engine, self.target, opening, options, record))
+        return (yield from decoding(self.engine, self.target, opening, options, record))
 
     def _prompt_ids(self, source: Source) -> list[int]:
         if isinstance(source, str):

@@ -1,0 +1,149 @@
+"""Several texts decoded together: a seat each in memory that one call reads.
+
+A text asks as if it were alone (``asking``). Questions of many are gathered: sources are encoded
+side by side, and texts that want one more token share a decode call. A seat is free when its text
+has ended, so texts of unequal length do not wait for one another. Calls over several rows of one
+text (a prompt, beams, drafts) are made alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from .asking import Asked, Call, Encoding, Writing
+from .decoder import Decoder, Scores
+from .engine import Engine, Memory
+from .generation import Answer
+from .result import Result
+from .seats import Seats, can_seat
+
+# Sources of a call differ in length by at most this factor, since the shorter are padded.
+RAGGED = 1.5
+
+
+@dataclass
+class Text:
+    """One source's task, where its result belongs, and what it waits for."""
+
+    place: int
+    writing: Writing[Result]
+    asked: Asked
+    seated: Decoder | None = field(default=None)
+
+
+class Batch:
+    """``size`` texts at a time. Holds memory for as long as ``run`` runs."""
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        self._engine, self._size = engine, size
+        self._seats: Seats | None = None
+        self._results: dict[int, Result] = {}
+
+    def run(self, writings: Sequence[Writing[Result]]) -> list[Result]:
+        """The results, in order. What one raises ends all."""
+        waiting = iter(enumerate(writings))
+        active: list[Text] = []
+        try:
+            while True:
+                active += self._begun(waiting, self._size - len(active))
+                if not active:
+                    return [self._results[place] for place in range(len(writings))]
+                active = self._turn(active)
+        finally:
+            for writing in writings:
+                writing.close()
+
+    def _begun(self, waiting: Iterator[tuple[int, Writing[Result]]], room: int) -> list[Text]:
+        texts: list[Text] = []
+        while len(texts) < room and (following := next(waiting, None)) is not None:
+            place, writing = following
+            asked = self._next(place, writing, None)
+            if asked is not None:
+                texts.append(Text(place, writing, asked))
+        return texts
+
+    def _next(
+        self, place: int, writing: Writing[Result], answer: Memory | Answer | None
+    ) -> Asked | None:
+        """Go on to the next question, None when the text is done."""
+        try:
+            item = next(writing) if answer is None else writing.send(answer)
+            while isinstance(item, str):
+                item = next(writing)
+            return item
+        except StopIteration as end:
+            self._results[place] = end.value
+            return None
+
+    def _turn(self, active: list[Text]) -> list[Text]:
+        """Answer every text once; those that go on."""
+        answers: dict[int, Memory | Answer] = {}
+        encodings = [text for text in active if isinstance(text.asked, Encoding)]
+        for text in encodings:  # of the next sentence: the last one's text has ended
+            self._stand(text)
+        for text, memory in zip(encodings, self._encode(encodings), strict=True):
+            answers[text.place] = memory
+        together: list[Text] = []
+        for text in active:
+            if isinstance(text.asked, Call):
+                if self._seat(text, text.asked):
+                    together.append(text)
+                else:
+                    answers[text.place] = text.asked.alone()
+        answers |= self._decode(together)
+        following = [self._next(text.place, text.writing, answers[text.place]) for text in active]
+        # Seats are moved when every text has said which rows of the call it keeps.
+        left: list[Text] = []
+        for text, asked in zip(active, following, strict=True):
+            if asked is None:
+                self._stand(text)
+            else:
+                text.asked = asked
+                left.append(text)
+        return left
+
+    def _encode(self, texts: Sequence[Text]) -> list[Memory]:
+        """Memories of sources, those alike in length side by side."""
+        asked = [text.asked for text in texts if isinstance(text.asked, Encoding)]
+        found: dict[int, Memory] = {}
+        order = sorted(range(len(asked)), key=lambda i: len(asked[i].ids))
+        while order:
+            shortest = len(asked[order[0]].ids)
+            group = [i for i in order if len(asked[i].ids) <= RAGGED * shortest]
+            order = order[len(group) :]
+            memories = self._engine.remember_many([asked[i].ids for i in group])
+            found |= dict(zip(group, memories, strict=True))
+        return [found[i] for i in range(len(asked))]
+
+    # ------------------------------------------------------------ decode
+
+    def _seat(self, text: Text, call: Call) -> bool:
+        """Whether the call is one of several to be made together."""
+        feed, decoder = call.feed, call.decoder
+        if text.seated is decoder:
+            return True
+        self._stand(text)
+        if len(feed.tokens) != 1 or not can_seat(decoder):
+            return False
+        if self._seats is None:
+            self._seats = Seats(decoder, self._size)
+        self._seats.take(decoder)
+        text.seated = decoder
+        return True
+
+    def _stand(self, text: Text) -> None:
+        if text.seated is not None and self._seats is not None:
+            self._seats.leave(text.seated)
+            text.seated = None
+
+    def _decode(self, texts: Sequence[Text]) -> dict[int, Memory | Answer]:
+        calls = {text.place: text.asked for text in texts if isinstance(text.asked, Call)}
+        if not calls or self._seats is None:
+            return {}
+        start = perf_counter()
+        tokens = {call.decoder: call.feed.tokens[0] for call in calls.values()}
+        rows = self._seats.forward(tokens)
+        share = (perf_counter() - start) / len(calls)
+        return {place: Answer(Scores(rows[call.decoder]), share) for place, call in calls.items()}
