@@ -145,7 +145,8 @@ def start_of(name: str, sides: Sides) -> Checkpoint:
     said = target.config(sides)
     config: Any = transformers.AutoConfig.for_model(name, **said)
     with torch.device("meta"):
-        model: Any = transformers.AutoModelForSeq2SeqLM.from_config(config)
+        auto: Any = transformers.AutoModelForSeq2SeqLM
+        model: Any = auto.from_config(config)
     tied = set(model.all_tied_weights_keys)
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in tied}
     weights = dict(target.weights(sides))
@@ -282,7 +283,7 @@ def mark(table: Weight) -> Array:
 
 
 def zeros(shape: tuple[int, ...]) -> Weight:
-    return Weight(shape, partial(np.zeros, shape, np.float32))
+    return Weight(shape, lambda: np.zeros(shape, np.float32))
 
 
 def noise(shape: tuple[int, ...], spread: float, name: str) -> Weight:

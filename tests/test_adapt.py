@@ -156,7 +156,8 @@ def test_what_cannot_be_begun_is_said_before_anything_is_written(tmp_path: Path)
 
     def fails(error: type[Exception], match: str, **said: Any) -> None:
         with pytest.raises(error, match=match):
-            adapt(AdaptOptions(**{"output": out, "target": "t5gemma", **said}))
+            arguments: dict[str, Any] = {"output": out, "target": "t5gemma", **said}
+            adapt(AdaptOptions(**arguments))
         assert not out.exists()
 
     two, three, small = (str(tmp_path / name) for name in ("two", "three", "small"))

@@ -72,9 +72,8 @@ def tiny_t5gemma_unbounded(**overrides: Any) -> Checkpoint:
     """One width, a key head for each query, no bounds, an output table of its own."""
     said = {**UNBOUNDED, "num_key_value_heads": 6, "num_hidden_layers": 2, **overrides}
     model = tiny_t5gemma_model({}, said, **said)
-    model.lm_head.out_proj.weight = torch.nn.Parameter(
-        torch.randn(said.get("vocab_size", VOCABULARY), 96)
-    )
+    table = model.lm_head.out_proj.weight
+    model.lm_head.out_proj.weight = torch.nn.Parameter(torch.randn(table.shape))
     return made(model, words=0.1)
 
 

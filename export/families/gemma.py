@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checkpoint import Array, Weight
 from ..ops.base import Ops, V
-from ..ops.specs import CrossAttention, FeedForward, Norm, Rope, SelfAttention
+from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, Rope, SelfAttention
 from .naming import Naming, activation_of
 from .rotary import rope_of
 
@@ -53,7 +53,8 @@ class GemmaStack:
         self.eps = float(config.get("rms_norm_eps", 1e-6))
         self.window = int(config.get("sliding_window") or 0)
         self.scale = float(config["query_pre_attn_scalar"]) ** -0.5
-        self.activation = activation_of(str(config.get("hidden_activation", "gelu_pytorch_tanh")))
+        name = str(config.get("hidden_activation", "gelu_pytorch_tanh"))
+        self.activation: Activation = activation_of(name)
         self.naming = Naming(known=known, o="o_proj")
 
     def is_local(self, i: int) -> bool:
@@ -125,9 +126,9 @@ class GemmaStack:
         """
         steps: list[tuple[str, Callable[[V], V]]] = []
         for i in range(self.layers):
-            feed_forward = partial(ops.ffn, spec=self.feed_forward(i))
-            for name, sublayer in (*sublayers(i), ("feedforward", feed_forward)):
-                steps.append((f"layers.{i}.{{}}_{name}_layernorm", sublayer))
+            feed_forward: Callable[[V], V] = partial(ops.ffn, spec=self.feed_forward(i))
+            named = [*sublayers(i), ("feedforward", feed_forward)]
+            steps += [(f"layers.{i}.{{}}_{name}_layernorm", one) for name, one in named]
         pres = [self.norm(name.format("pre")) for name, _ in steps]
         inner = ops.norm(x, pres[0])
         for (name, sublayer), following in zip(steps, [*pres[1:], self.norm("norm")], strict=True):
