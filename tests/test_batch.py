@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_families import CASES, END, VOCABULARY, WORDS, write_bundle
+from typer.testing import CliRunner
 
 from edgegen import GenerationOptions, Pipeline, load
+from edgegen.cli import app
 from edgegen.errors import InputError
 from edgegen.export.families import family_of
 
@@ -115,3 +118,13 @@ def test_a_bad_source_is_one_line_and_the_pipeline_goes_on(pipelines: Pipelines)
     assert pipeline.generate(["badu"], plain(), batch_size=2)[0].tokens
     with pytest.raises(InputError, match="batch_size"):
         pipeline.generate(["badu"], plain(), batch_size=0)
+
+
+def test_lines_come_out_as_they_went_in(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", "t5-tied")
+    lines = "\n".join(["badu kin", "", "ger lon", "mun", "", "sa be bi"])
+    alone = CliRunner().invoke(app, ["run", str(bundle), "--draft", "none"], input=lines)
+    asked = ["run", str(bundle), "--draft", "none", "--batch-size", "3"]
+    together = CliRunner().invoke(app, asked, input=lines)
+    assert together.exit_code == 0, together.output
+    assert together.output == alone.output and together.output.count("\n") == 6

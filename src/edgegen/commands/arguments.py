@@ -65,6 +65,14 @@ Infill = Annotated[
         help="Fill each source's own gaps, marked <mask_1>, <mask_2> and so on.",
     ),
 ]  # fmt: skip
+BatchSize = Annotated[
+    int,
+    Option(
+        "--batch-size", metavar="N", rich_help_panel=INPUT,
+        help="Sources decoded together: more words a second, no drafts, and nothing is shown "
+        "before several are done.",
+    ),
+]  # fmt: skip
 Truncate = Annotated[
     bool | None,
     option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Self
@@ -78,6 +78,24 @@ class Output:
             raise type(error)(f"{item.name}: {error}") from error
         if item.conversation is not None:
             item.conversation.append({"role": "assistant", "content": result.text})
+        self._aside(pipeline, item, result)
+
+    def write_together(
+        self, pipeline: Pipeline, items: Sequence[Input], options: GenerationOptions, size: int
+    ) -> None:
+        """The same for several sources, ``size`` of them decoded together."""
+        sources: list[Any] = [item.source for item in items if not item.blank]
+        results = iter(pipeline.generate(sources, options, batch_size=size))
+        for item in items:
+            if item.blank:
+                self._blank(item)
+                continue
+            result = next(results)
+            _put(self._said(item, result))
+            self._aside(pipeline, item, result)
+
+    def _aside(self, pipeline: Pipeline, item: Input, result: Result) -> None:
+        """What a result says beside its text, on standard error."""
         where = f"{item.name}: " if item.name else ""
         for warning in result.warnings:
             print(f"edgegen: {where}{warning}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from typer import Context
@@ -10,6 +11,9 @@ from . import arguments
 
 if TYPE_CHECKING:
     from edgegen.runtime.options import GenerationOptions
+
+# Sources read at a time, as a multiple of those decoded together.
+READ_AHEAD = 8
 
 HELP = """Generate text from a bundle: translate, correct, summarise, continue, transcribe.
 
@@ -47,6 +51,7 @@ def run(
     suffix: arguments.Suffix = None,
     suffix_file: arguments.SuffixFile = None,
     infill: arguments.Infill = False,
+    batch_size: arguments.BatchSize = 1,
     truncate: arguments.Truncate = None,
     output_format: arguments.OutputFormat = "text",
     as_json: arguments.Json = False,
@@ -135,8 +140,14 @@ def generate(typed: dict[str, Any]) -> None:
                 encodings.write(pipeline, item, as_json=output.kind == "json")
             return
         output.check_bundle(pipeline.bundle.manifest, options)
-        for item in inputs(given, pipeline.bundle.manifest):
-            output.write(pipeline, item, options)
+        items = inputs(given, pipeline.bundle.manifest)
+        if typed["batch_size"] == 1:
+            for item in items:
+                output.write(pipeline, item, options)
+            return
+        # Enough of them for seats that fall free to be taken at once.
+        while part := list(islice(items, READ_AHEAD * typed["batch_size"])):
+            output.write_together(pipeline, part, options, typed["batch_size"])
 
 
 def generation_options(typed: dict[str, Any]) -> GenerationOptions:
