@@ -29,7 +29,7 @@ from edgegen.runtime.verify import Draft
 
 FAMILIES = (
     "t5-tied",
-    "mt5",
+    "mt5", "bart",
     "whisper",
     "marian-ssru",
     "llama-grouped",
@@ -39,6 +39,7 @@ FAMILIES = (
     "vit-trocr",
     "codegen-prefix-lm",
     "codet5p",
+    "t5gemma2",
 )
 # Combinations of everything that proposes otherwise; "model" needs a bundle of its own.
 COMBINED = ("suffix+recycling", "aggressive+lookup", "lookup+trigram+recycling")
