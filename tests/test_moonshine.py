@@ -109,4 +109,4 @@ def test_key_heads_are_not_shared() -> None:
     checkpoint = CASES["moonshine"].make()
     said = {"decoder_num_attention_heads": 4, "decoder_num_key_value_heads": 2}
     with pytest.raises(CheckpointError, match="4 decoder heads share 2 key heads"):
-        family_of(replace(checkpoint, config=checkpoint.config | said))
+        family_of(replace(checkpoint, config={**checkpoint.config, **said}))

@@ -69,7 +69,7 @@ def test_drawings_give_the_tokens_transformers_generates(name: str, tmp_path: Pa
             assert list(result.tokens) == wanted[0, 1:].tolist()
             assert pipeline.generate(shown, options).tokens == result.tokens
             texts.add(result.tokens)
-    assert len(texts) > 4
+    assert len(texts) > 2  # pictures are told apart
 
 
 @pytest.mark.parametrize("resample", range(6))

@@ -103,7 +103,7 @@ class Causal(Family):
 
     def is_local(self, i: int) -> bool:
         """Whether the layer sees a window only: listed, or by rule in older configurations."""
-        kinds = self.config.get("layer_types")
+        kinds: Any = self.config.get("layer_types")
         if not self.window or kinds:
             return bool(self.window and kinds[i] == "sliding_attention")
         pattern = int(self.config.get("sliding_window_pattern") or 0)

@@ -17,7 +17,7 @@ from edgegen.manifest import GenerationDefaults
 
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
-from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
+from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape, end_ids
 from .naming import Naming, activation_of
 
@@ -47,7 +47,9 @@ class Gpt2(Family):
         self.layers = int(config["n_layer"])
         self.eps = float(config.get("layer_norm_epsilon", 1e-5))
         self.crosses = bool(config.get("add_cross_attention"))
-        self.activation = activation_of(str(config.get("activation_function", "gelu_new")))
+        self.activation: Activation = activation_of(
+            str(config.get("activation_function", "gelu_new"))
+        )
         self.turned = dict(self.matrices())
         self.naming = Naming(known=self.turned, q="q", k="k", v="v", o="o")
         table, head = f"{ROOT}.wte.weight", self.checkpoint.weights.get("lm_head.weight")

@@ -140,7 +140,7 @@ class VisionEncoderDecoder(Family):
         rows[0] += found[f"{EMBEDDINGS}.cls_token"].read()[0, 0]
         if self.first == 2:
             rows[1] += found[f"{EMBEDDINGS}.distillation_token"].read()[0, 0]
-        return rows
+        return np.asarray(rows, np.float32)
 
     def norm(self, name: str) -> Norm:
         eps = float(self.seen.get("layer_norm_eps", 1e-12))
