@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from stepping import error
-from tiny_families import CASES, write_bundle
+from tiny_families import CASES, tokenizer, write_bundle
 
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
@@ -24,13 +25,13 @@ from edgegen.runtime.decoder import Decoder
 from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.options import GenerationOptions
 
-FAMILIES = ("t5-tied", "whisper", "llama-grouped", "gemma3")
+FAMILIES = ("t5-tied", "whisper", "llama-grouped", "gemma3", "t5gemma2")
 DRAFTERS = ("lookup", "suffix", "recycling", "trigram", "aggressive+lookup")
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampled": {"do_sample": True, "temperature": 0.8, "seed": 5},
 }
-NEW = 48
+NEW = 32
 
 
 class Text:
@@ -188,10 +189,8 @@ class Checked:
 
 
 def test_the_gate_checks_every_kind_and_reports_the_worst(tmp_path: Path) -> None:
-    from tiny_families import tokenizer
-
-    checkpoint = CASES["t5-tied"].make()
-    checkpoint.tokenizers["source"] = tokenizer(end=True)
+    words = {"source": tokenizer(end=True)}
+    checkpoint = replace(CASES["t5-tied"].make(), tokenizers=words)
     family = family_of(checkpoint)[1]
     options = ExportOptions(
         model="tiny", output=tmp_path, formats=("openvino",), caches=("stateful", "append"),

@@ -44,7 +44,8 @@ def keep_inside(model: Any, graph: Graph) -> tuple[Any, Graph]:
     gone = {port.name for port in past}
     inputs = tuple(port for port in graph.inputs if port.name not in gone)
     outputs = tuple(port for port in graph.outputs if not port.name.startswith("new_"))
-    made = ov.Model(
+    model_of: Any = ov.Model  # its stub cannot be bound
+    made = model_of(
         [results[port.name] for port in outputs],
         assigned,
         [*(places[port.name] for port in inputs), kept],
