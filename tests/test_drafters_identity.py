@@ -29,11 +29,13 @@ from edgegen.runtime.verify import Draft
 
 FAMILIES = (
     "t5-tied",
-    "mt5", "bart",
+    "mt5",
+    "bart",
     "whisper",
     "marian-ssru",
     "llama-grouped",
     "gemma3",
+    "modernbert-decoder",
     "qwen2",
     "moonshine",
     "vit-trocr",
