@@ -120,7 +120,7 @@ class Pipeline:
                 f"batch_size must be a whole number of at least 1, got {batch_size!r}."
             )
         if is_batch(source):
-            if batch_size > 1:
+            if batch_size > 1 and self.bundle.manifest.encoding is None:
                 return self._together(source, options or DEFAULTS, batch_size)
             return [self.generate(one, options) for one in source]
         stream = self.stream(source, options)

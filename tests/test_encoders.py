@@ -74,7 +74,8 @@ def spoken() -> Any:
     import tokenizers
 
     made = tokenizers.Tokenizer.from_buffer(tiny.word_pieces().data)
-    return transformers.PreTrainedTokenizerFast(
+    make: Any = transformers.PreTrainedTokenizerFast
+    return make(
         tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]",
         cls_token="[CLS]", sep_token="[SEP]",
     )  # fmt: skip
