@@ -251,11 +251,8 @@ def build_filters(
     return tuple(filters)
 
 
-def _forced(
-    options: GenerationOptions, defaults: GenerationDefaults, most: int
-) -> dict[int, int]:
-    """Token by index; at the same index the limit's wins over the bundle's, the caller's over all.
-    """
+def _forced(options: GenerationOptions, defaults: GenerationDefaults, most: int) -> dict[int, int]:
+    """Token by index: the limit's wins over the bundle's at the same one, the caller's over all."""
     last = {most - 1: defaults.forced_end} if most and defaults.forced_end >= 0 else {}
     return {**dict(defaults.forced), **last, **dict(options.forced)}
 
