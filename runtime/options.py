@@ -59,7 +59,7 @@ class GenerationOptions:
     repetition_penalty: float | None = None
     # No run of this many tokens occurs twice in the decoder's text; 0 is off, None as above.
     no_repeat_ngram_size: int | None = None
-    # No run of this many tokens of the source occurs in the decoder's text; 0 is off, None as above.
+    # No run of this many tokens of the source is in the decoder's text; 0 is off, None as above.
     encoder_no_repeat_ngram_size: int | None = None
     # Texts followed at once; above 1 looks for the likeliest text, with no draft and no sampling.
     num_beams: int = 1
@@ -89,8 +89,8 @@ class GenerationOptions:
     suppress: tuple[int, ...] = ()
     # (index among the new tokens, id) pairs; they win over the bundle's at the same index.
     forced: tuple[tuple[int, int], ...] = ()
-    # Language spoken, or of a translation the one wanted: a name or the bundle's code; None lets the
-    # model or bundle decide.
+    # Language spoken, or of a translation the one wanted: a name or the bundle's code; None lets
+    # the model or bundle decide.
     language: str | None = None
     # Language a translation is from; None takes the bundle's default.
     source_language: str | None = None

@@ -1,8 +1,8 @@
 """Tokenizers of a SentencePiece vocabulary and a vocab.json that numbers its pieces otherwise.
 
-Marian's OPUS models have two vocabularies of pieces and one of numbers, M2M100 numbers its languages
-behind its pieces (transformers' ``tokenization_marian.py`` and ``tokenization_m2m_100.py``). A
-language token is one wherever it stands in a text; transformers' Marian takes it at the beginning.
+Marian's OPUS models have two vocabularies of pieces and one of numbers, M2M100 numbers its
+languages behind its pieces (transformers' ``tokenization_marian.py``, ``tokenization_m2m_100.py``).
+A language token is one wherever it stands in a text; transformers' Marian takes it at the beginning.
 """
 
 from __future__ import annotations
