@@ -41,6 +41,7 @@ PLAIN = GenerationOptions(draft="none")
 
 if TYPE_CHECKING:
     from .companion import Companion
+    from .drafters.model import DraftModel
     from .drafters.suffix import Corpus
 
 
@@ -231,24 +232,28 @@ class Engine:
             model = self.companion.model(
                 memory, options, sampler=sampler, filters=filters, prompt_length=prompt_length
             )
-        materials = Materials(
-            ends=ends,
-            vocabulary=manifest.vocabulary,
-            model=model,
-            corpus=self.corpus,
-            store=self._store(options),
-        )
         return SpeculativeDecoding(
             target=decoder,
             sampler=sampler,
             filters=filters,
             stopping=Stopping(ends=ends, max_new_tokens=most, stop=stop, text=text),
             verifier=make_verifier(options),
-            drafter=DRAFTERS[options.draft].make(materials),
+            drafter=DRAFTERS[options.draft].make(self._materials(options, ends, model)),
             budget=self.speculation.budget(options),
             logprobs=options.logprobs,
             noise=noise_of(self, options),
             plain_layout=self._plain_layout(options),
+        )
+
+    def _materials(
+        self, options: GenerationOptions, ends: frozenset[int], model: DraftModel | None
+    ) -> Materials:
+        return Materials(
+            ends=ends,
+            vocabulary=self.manifest.vocabulary,
+            model=model,
+            corpus=self.corpus,
+            store=self._store(options),
         )
 
     def _plain_layout(self, options: GenerationOptions) -> bool:

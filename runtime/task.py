@@ -112,15 +112,15 @@ def decoding(
 ) -> Writing[str]:
     """The same, with the decode calls left to whoever drives it."""
     started = perf_counter()
-    ends = (*engine.manifest.generation.end, *opening.further_ends)
+    silent = (*engine.manifest.generation.end, *opening.further_ends, *opening.hidden)
     if options.num_return_sequences > 1 and record.passes:
         raise InputError(
             f"num_return_sequences={options.num_return_sequences}: the input is worked through in "
             "parts (sentences, windows of audio), each with texts of its own; give one at a time."
         )
     beams = options.num_beams > 1
-    writer = Writer(tokenizer, (*ends, *opening.hidden), () if beams else opening.stop)
-    read = partial(read_text, tokenizer, frozenset((*ends, *opening.hidden)))
+    writer = Writer(tokenizer, silent, () if beams else opening.stop)
+    read = partial(read_text, tokenizer, frozenset(silent))
     decoder = opening.decoder or engine.decoder(opening.memory, options)
     generation = engine.generation(
         decoder,
@@ -147,8 +147,7 @@ def decoding(
             record.scores += step.scores
             reason = step.cut.reason or reason
             record.hypotheses += [scored(text, read) for text in step.hypotheses]
-            piece = writer.take(step)
-            if piece:
+            if piece := writer.take(step):
                 yield piece
     finally:
         record.reasons.append(reason)
