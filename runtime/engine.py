@@ -202,10 +202,8 @@ class Engine:
         where there are stop strings: as they come, and all of a beam's. ``further_ends`` are end
         tokens besides the bundle's.
         """
-        manifest = self.manifest
-        defaults = replace_fields(
-            manifest.generation, end=(*manifest.generation.end, *further_ends)
-        )
+        manifest, own = self.manifest, self.manifest.generation
+        defaults = replace_fields(own, end=(*own.end, *further_ends))
         ends, most = frozenset(defaults.end), self._most(options, prompt_length)
         if defaults.bidirectional_prompt and not decoder.length:
             decoder.tie(prompt_length)
