@@ -2,7 +2,7 @@
 
 Marian's OPUS models have two vocabularies of pieces and one of numbers, M2M100 numbers its
 languages behind its pieces (transformers' ``tokenization_marian.py``, ``tokenization_m2m_100.py``).
-A language token is one wherever it stands in a text; transformers' Marian takes it at the beginning.
+A language token is one wherever it stands in a text; transformers' Marian reads it at the start.
 """
 
 from __future__ import annotations
