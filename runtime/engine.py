@@ -217,14 +217,11 @@ class Engine:
             most=most,
         )
         if options.num_beams > 1:
+            stopped = None if read is None or not stop else StopStrings.finder(stop, read)
             return BeamSearch(
-                target=decoder,
-                options=options,
-                filters=filters,
-                ends=ends,
-                max_new_tokens=most,
-                stopped=None if read is None or not stop else StopStrings.finder(stop, read),
-            )
+                target=decoder, options=options, filters=filters, ends=ends,
+                max_new_tokens=most, stopped=stopped,
+            )  # fmt: skip
         model = None
         if self.companion is not None and self.drafts_with_model(options):
             model = self.companion.model(

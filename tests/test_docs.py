@@ -75,10 +75,11 @@ def test_the_blocks_of_the_extension_guide_run_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_blocks_of_the_quickstart_run_in_order(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
-    blocks = BLOCK.findall(page)
-    assert {language for language, _ in blocks} == {"sh", "python"}
-    for language, code in blocks:
-        run_block(language, code, tmp_path)
+def test_the_blocks_of_the_quickstart_and_of_beams_run_in_order(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear friend,\n\nIt is late. We walk home.\n")
+    for name in ("quickstart", "beams"):
+        blocks = BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
+        assert {language for language, _ in blocks} == {"sh", "python"}
+        for language, code in blocks:
+            run_block(language, code, tmp_path)
     assert (tmp_path / "bundles" / "en-pt" / "edgegen.json").is_file()

@@ -160,7 +160,7 @@ def generation_options(typed: dict[str, Any]) -> GenerationOptions:
     given = {name: value for name, value in typed.items() if name in names}
     if typed["draft_model"] is not None and typed["draft"] is None:
         given["draft"] = "model"
-    stopping = given["early_stopping"]
+    stopping = typed.get("early_stopping")
     given["early_stopping"] = {"true": True, "false": False}.get(stopping, stopping)
     return GenerationOptions(
         **{name: value for name, value in given.items() if value not in (None, [], ())}
