@@ -81,6 +81,21 @@ def proofreader() -> Work:
     )
 
 
+def searched() -> Work:
+    """Beams where they agree or do not: random weights tie so nearly that rounding decides."""
+    ours = [edgegen("proofread", "ort-cpu", weights) for weights in ("fp32", "int8")]
+    return replace(
+        proofreader(),
+        name="real-t5-beam",
+        title=f"A T5 that corrects English: {BEAMS} beams, {REAL} sentences to their own end",
+        group="t5-beam",
+        contestants=(*seq2seq_peers("proofread"), *ours, edgegen("proofread", "ov-cpu", "int8")),
+        requests=lambda: {
+            "texts": Request(sources=inputs.misspelt(REAL), new_tokens=128, ends=True, beams=BEAMS)
+        },
+    )
+
+
 def speech(name: str, recording: str, seconds: int) -> Work:
     return Work(
         name=f"whisper-{name}",
@@ -169,6 +184,6 @@ def works() -> tuple[Work, ...]:
     )
     batch = translation("batch", f"{len(texts)} sentences", Request(texts=texts, batch=True))
     alone = {"texts": Request(texts=texts[-1:])}
-    found = [*lengths, beams(), proofreader(), *clips, sentence, batch, causal()]
+    found = [*lengths, beams(), proofreader(), searched(), *clips, sentence, batch, causal()]
     starts = [start(lengths[1]), start(clips[0]), start(sentence, alone), start(causal())]
     return (*found, *starts, transcripts())
