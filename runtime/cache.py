@@ -294,7 +294,7 @@ class RecurrentCache:
         states = states[:, -TRAIL:]
         count, size = states.shape[1], self._trail.shape[1]
         if self._end + count > size:
-            held = min(self._end - self._start, size - count)
+            held = min(self._end - self._start, TRAIL)  # room for as many again: moved seldom
             self._trail[:, :held] = self._trail[:, self._end - held : self._end].copy()
             self._start, self._end = 0, held
         self._trail[:, self._end : self._end + count] = states
