@@ -4,6 +4,12 @@ Nothing is copied when beams are reordered, and the encoder's keys and values st
 beam is no batch row: it is a row of the call whose mask shows its own past (see ``lineage``).
 Scores, stopping and finished texts follow transformers' beam search, so hypotheses and scores are
 its own; groups follow Vijayakumar et al., "Diverse Beam Search", arXiv 1610.02424.
+
+Under a condition A beams compete by log P(text) + log P(A | text): "attribute-conditional beam
+search", Yoshida et al., "MAP's not dead yet", arXiv 2311.08817. Candidates are fed before they
+compete where a classifier judges them by their own hidden state; the last term is looked up anew
+each step and never becomes part of a score. Texts of words that must occur compete with those that
+have as much of them, Post and Vilar, "Fast Lexically Constrained Decoding", arXiv 1804.06609.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .conditions import Condition
 from .decoder import Scores
 from .filters import LogitsFilter
 from .generation import Feed, Generation, Hypothesis, Target, Turn
@@ -60,14 +67,37 @@ class Beam:
     score: np.float32  # sum of log-probabilities
     row: int
     logprobs: tuple[TokenScore, ...] = ()
+    condition: float = 0.0  # log P(A | tokens) as far as it was estimated
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A text that may go on, or ended by ``cut``. ``hopeless``: the condition does not hold, and
+    cannot; ``missing`` tokens of words that must occur have to come yet."""
+
+    beam: Beam
+    cut: Cut | None = None
+    hopeless: bool = False
+    missing: int = 0
+
+    @property
+    def total(self) -> float:
+        """What it competes by: of a text that ended the condition is known."""
+        return float(self.beam.score) + (0.0 if self.cut else self.beam.condition)
 
 
 @dataclass
 class Group:
-    """Beams that compete with one another, and the texts of theirs that ended, best first."""
+    """Beams that compete with one another, and the texts of theirs that ended, best first.
+
+    ``candidates`` have not competed yet: those that go on are the beams. ``fallen`` is the best
+    text that ended without the condition.
+    """
 
     beams: list[Beam]
     finished: list[Hypothesis] = field(default_factory=list[Hypothesis])
+    fallen: Hypothesis | None = None
+    candidates: list[Candidate] = field(default_factory=list[Candidate])
     done: bool = False
 
 
@@ -84,6 +114,7 @@ class BeamSearch(Generation):
     ends: frozenset[int]
     max_new_tokens: int
     stopped: Callable[[Sequence[int]], Cut | None] | None = None
+    condition: Condition | None = None
 
     def begin(self, prompt: Sequence[int], source: Sequence[int]) -> None:
         self._prompt, self._history = list(prompt), HistoryBuffer(prompt, source)
@@ -117,10 +148,14 @@ class BeamSearch(Generation):
 
     def take(self, scores: Scores, draft_seconds: float, decode_seconds: float) -> Turn:
         rows = LogitRows(log_softmax(scores.logits), Greedy(), self._history, self.filters)
+        for group in self._groups:
+            if group.candidates:
+                self._estimate(group, scores)
+                self._choose(group)
         chosen = Counter[int]()
         for group in self._groups:
             if not group.done:
-                self._advance(group, rows, chosen)
+                self._expand(group, rows, chosen)
                 chosen.update(beam.tokens[-1] for beam in group.beams)
         self._step += 1
         if all(group.done for group in self._groups):
@@ -137,16 +172,36 @@ class BeamSearch(Generation):
         """Which row of the call has the beam's logits."""
         return self._calls[beam.row, beam.tokens[-1]] if beam.tokens else 0
 
-    def _advance(self, group: Group, rows: LogitRows, chosen: Mapping[int, int]) -> None:
-        """One more token for a group; those that end become finished texts."""
+    def _expand(self, group: Group, rows: LogitRows, chosen: Mapping[int, int]) -> None:
+        """The candidates for one more token; they compete now, or when they were fed."""
+        found = self._candidates(group, rows, chosen, self._width())
+        group.candidates = [self._judged(one.beam, self._cut(one.beam.tokens)) for one in found]
+        group.beams = [one.beam for one in group.candidates if one.cut is None]
+        if not (self.condition and self.condition.classifier and group.beams):
+            self._choose(group)
+
+    def _estimate(self, group: Group, scores: Scores) -> None:
+        """What the classifier says of candidates that were fed meanwhile, and have new rows."""
+        assert self.condition and self.condition.classifier and scores.hidden is not None
+        said = self.condition.classifier.estimate(scores.hidden)
+        beams = iter(
+            [replace(beam, condition=float(said[self._call(beam)])) for beam in group.beams]
+        )
+        group.candidates = [
+            one if one.cut else replace(one, beam=next(beams)) for one in group.candidates
+        ]
+
+    def _choose(self, group: Group) -> None:
+        """The best candidates become beams; those of them that end become finished texts."""
         width = self._width()
-        candidates = self._candidates(group, rows, chosen, width)
-        cuts = [self._cut(beam.tokens) for beam in candidates]
-        for beam, cut in list(zip(candidates, cuts, strict=True))[:width]:
-            if cut is not None:
-                self._finish(group, beam, cut)
-        group.beams = [b for b, cut in zip(candidates, cuts, strict=True) if cut is None][:width]
-        group.done = not group.beams or not self._improvable(group)
+        order = best_first(group.candidates)
+        for one in order[:width]:
+            if one.cut is not None and not one.hopeless:
+                self._finish(group, one.beam, one.cut)
+        self._fall(group, [one for one in order if one.cut is not None and one.hopeless])
+        going = [one for one in order if one.cut is None][:width]
+        group.beams, group.candidates = [one.beam for one in going], []
+        group.done = not going or not self._improvable(group, going)
         if group.done:
             group.beams = []
 
@@ -155,12 +210,12 @@ class BeamSearch(Generation):
 
     def _candidates(
         self, group: Group, rows: LogitRows, chosen: Mapping[int, int], width: int
-    ) -> list[Beam]:
+    ) -> list[Candidate]:
         """The best continuations, enough that ``width`` go on though all end tokens are there."""
         most = max(2, 1 + len(self.ends)) * width
-        found: list[tuple[float, int, int, Beam]] = []
+        found: list[Candidate] = []
         asked = self.options.logprobs
-        for index, beam in enumerate(group.beams):
+        for beam in group.beams:
             row = self._call(beam)
             values = rows.filtered(row, beam.tokens)
             if chosen and self.options.diversity_penalty:
@@ -168,15 +223,32 @@ class BeamSearch(Generation):
                 for token, count in chosen.items():
                     values[token] -= np.float32(self.options.diversity_penalty * count)
             totals = values + beam.score
-            for token in largest(totals, most):
+            for token in self._looked_at(beam, totals, most):
                 logprobs = beam.logprobs
                 if asked is not None:
                     logprobs = (*logprobs, log_probabilities(values, token, asked))
                 tokens = (*beam.tokens, token)
-                new = Beam(tokens, totals[token], self._first + row, logprobs)
-                found.append((-float(totals[token]), index, token, new))
-        found.sort(key=lambda entry: entry[:3])
-        return [entry[3] for entry in found[:most]]
+                place = self._first + row
+                new = Beam(tokens, totals[token], place, logprobs, beam.condition)
+                ended = token in self.ends or len(tokens) >= self.max_new_tokens
+                found.append(self._judged(new, Cut(len(tokens), "stop") if ended else None))
+        return best_first(found)[:most]
+
+    def _looked_at(self, beam: Beam, totals: Row, most: int) -> list[int]:
+        """The likeliest next tokens, and those a condition wants to see."""
+        best = largest(totals, most)
+        if self.condition is None:
+            return best
+        wanted = self.condition.wanted(beam.tokens).difference(best)
+        return best + sorted(token for token in wanted if totals[token] > -np.inf)
+
+    def _judged(self, beam: Beam, cut: Cut | None) -> Candidate:
+        if self.condition is None:
+            return Candidate(beam, cut)
+        if cut is None:
+            hopeless = not self.condition.possible(beam.tokens)
+            return Candidate(beam, cut, hopeless, self.condition.missing(beam.tokens))
+        return Candidate(beam, cut, not self.condition.holds(beam.tokens[: cut.keep]))
 
     def _cut(self, tokens: tuple[int, ...]) -> Cut | None:
         if tokens[-1] in self.ends:
@@ -189,26 +261,35 @@ class BeamSearch(Generation):
 
     def _finish(self, group: Group, beam: Beam, cut: Cut) -> None:
         """Keep a text that ended if it is among the best of its group."""
-        width, length = self._width(), len(beam.tokens)
+        width = self._width()
         if self.options.early_stopping is True and len(group.finished) == width:
             return
-        score = beam.score / np.float32(length**self.options.length_penalty)
-        text = Hypothesis(tokens=beam.tokens, score=float(score), cut=cut, logprobs=beam.logprobs)
-        group.finished.append(text)
+        group.finished.append(self._hypothesis(beam, cut))
         group.finished.sort(key=lambda text: -text.score)
         del group.finished[width:]
 
-    def _improvable(self, group: Group) -> bool:
+    def _fall(self, group: Group, lost: Sequence[Candidate]) -> None:
+        """Remember the best text that ended without the condition: another may never come."""
+        every = [self._hypothesis(one.beam, one.cut) for one in lost if one.cut is not None]
+        every += [] if group.fallen is None else [group.fallen]
+        group.fallen = max(every, key=lambda text: text.score, default=None)
+
+    def _hypothesis(self, beam: Beam, cut: Cut) -> Hypothesis:
+        score = beam.score / np.float32(len(beam.tokens) ** self.options.length_penalty)
+        return Hypothesis(tokens=beam.tokens, score=float(score), cut=cut, logprobs=beam.logprobs)
+
+    def _improvable(self, group: Group, going: Sequence[Candidate]) -> bool:
         """Whether going on could still better the finished texts, as far as transformers looks."""
         if len(group.finished) < self._width():
             return True
         options = self.options
         if options.early_stopping is True:
             return False
-        length = self._step + 1
+        length = len(going[0].beam.tokens)
         if options.early_stopping == "never" and options.length_penalty > 0:
             length = self.max_new_tokens
-        best = float(group.beams[0].score) / float(length**options.length_penalty)
+        hopes = [float(one.beam.score) for one in going if not one.hopeless]
+        best = max(hopes, default=-np.inf) / float(length**options.length_penalty)
         return best > group.finished[-1].score
 
     # ------------------------------------------------------------ the cache
@@ -254,11 +335,28 @@ class BeamSearch(Generation):
 
     def _end(self) -> Turn:
         every = [text for group in self._groups for text in group.finished]
+        # A score nothing has says that the condition does not hold.
+        fallen = [group.fallen for group in self._groups if group.fallen is not None]
+        every = every or [replace(text, score=-np.inf) for text in fallen]
         best = sorted(every, key=lambda text: -text.score)[: self.options.num_return_sequences]
         first = best[0]
         return Turn(
             tokens=first.tokens, cut=first.cut, scores=first.logprobs, hypotheses=tuple(best)
         )
+
+
+def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those with hope first, by turns from each bank: texts that miss as much compete with one
+    another. Equals stay in order."""
+    order = sorted(candidates, key=lambda one: (one.hopeless, -one.total))
+    seen = Counter[tuple[bool, int]]()
+    turns: list[tuple[bool, int, int]] = []
+    for one in order:
+        bank = (one.hopeless, one.missing)
+        turns.append((one.hopeless, seen[bank], one.missing))
+        seen[bank] += 1
+    by_turn = sorted(range(len(order)), key=lambda i: turns[i])
+    return [order[i] for i in by_turn]
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

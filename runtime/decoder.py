@@ -28,11 +28,13 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scores:
-    """``logits [rows, vocabulary]``, and ``topk [rows, k]`` ids, best first, where the graph gives
-    them: views of buffers the next call writes over."""
+    """``logits [rows, vocabulary]``, and where the graph gives them ``topk [rows, k]`` ids, best
+    first, and ``hidden [rows, width]``, what logits are made of: views of buffers the next call
+    writes over."""
 
     logits: NDArray[np.float32]
     topk: Ints | None = None
+    hidden: NDArray[np.float32] | None = None
 
 
 class _Call:
@@ -175,7 +177,8 @@ class Decoder:
         held = self._cache.before(n, back)
         outputs = self._request.run({**feeds, **held} if held else feeds)
         self._cache.after(outputs, n)
-        return Scores(outputs["logits"][0], outputs["topk"][0] if "topk" in outputs else None)
+        taps = {tap: outputs[tap][0] for tap in ("topk", "hidden") if tap in outputs}
+        return Scores(outputs["logits"][0], **taps)
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         """Keep the first ``length`` rows, then ``rows``; see ``KVCache.keep``."""

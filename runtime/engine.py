@@ -21,9 +21,10 @@ from edgegen.bundle import Bundle
 from edgegen.devices import Device, DeviceOptions, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import BundleError, DeviceError, InputError
-from edgegen.manifest import Variant
+from edgegen.manifest import GenerationDefaults, Variant
 
 from .beams import BeamSearch
+from .conditions import Condition, Limits, forced_words, marks_of, read_rules
 from .decoder import HIDDEN, Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
@@ -221,6 +222,7 @@ class Engine:
             return BeamSearch(
                 target=decoder, options=options, filters=filters, ends=ends,
                 max_new_tokens=most, stopped=stopped,
+                condition=self._condition(options, defaults, most, encode),
             )  # fmt: skip
         model = None
         if self.companion is not None and self.drafts_with_model(options):
@@ -239,6 +241,22 @@ class Engine:
             noise=noise_of(self, options),
             plain_layout=self._plain_layout(options),
         )
+
+    def _condition(
+        self,
+        options: GenerationOptions,
+        defaults: GenerationDefaults,
+        most: int,
+        encode: Callable[[str], Sequence[int]] | None,
+    ) -> Condition | None:
+        """What must be so of a text, None where nothing must."""
+        rules = forced_words(options.force_words, encode)
+        if options.condition is not None:
+            rules += read_rules(options.condition, Limits(most=most, ends=defaults.end))
+        if not rules:
+            return None
+        marks = marks_of(defaults, self.manifest.speech, self.manifest.vocabulary)
+        return Condition(rules=rules, most=most, marks=marks)
 
     def _materials(
         self, options: GenerationOptions, ends: frozenset[int], model: DraftModel | None

@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenError, InputError
 from edgegen.manifest import GenerationDefaults
 from edgegen.registry import unknown
 
 from .beams import EarlyStopping
+from .conditions import Limits, read_rules
 from .drafters import DRAFTERS
 from .verify import VERIFIERS
 
@@ -74,6 +75,11 @@ class GenerationOptions:
     # True ends when as many texts ended as beams there are, "never" only when no better one can
     # come; False when none is likely to.
     early_stopping: EarlyStopping = False
+    # What must be so of a text for a beam search to take it: rules of `conditions.RULES` joined by
+    # "+", e.g. "not-empty+length:3-20". A bundle's classifier for it is used where there is one.
+    condition: str | None = None
+    # Texts that must be written, spelled as `bad_words` are.
+    force_words: tuple[str, ...] = ()
     # Texts that may not be written, in the tokenizer's own spelling of them, with or
     # without a space before; another spelling of the same letters stays possible.
     bad_words: tuple[str, ...] = ()
@@ -140,6 +146,8 @@ class GenerationOptions:
 
 # More rows than any device takes at a time.
 MOST_BEAMS = 256
+# More tokens than any text has.
+MOST_TOKENS = 2**24
 
 # field: (whole number?, None allowed?, lowest, whether the lowest itself is allowed, highest)
 _RANGES: dict[str, tuple[bool, bool, float, bool, float]] = {
@@ -197,7 +205,7 @@ def _kind_faults(options: GenerationOptions) -> list[str]:
     ]
     if options.task not in (None, "transcribe", "translate"):
         faults.append(f"task must be 'transcribe', 'translate' or None, got {options.task!r}")
-    for name in ("language", "source_language"):
+    for name in ("language", "source_language", "condition"):
         language: object = getattr(options, name)
         if language is not None and not _text(language):
             faults.append(f"{name} must be a name or None, got {language!r}")
@@ -225,6 +233,7 @@ def _beam_faults(options: GenerationOptions) -> list[str]:
         faults.append(f"num_beams={beams} must be a multiple of num_beam_groups={groups}")
     if options.diversity_penalty and groups == 1:
         faults.append("diversity_penalty needs num_beam_groups of at least 2")
+    faults += _condition_faults(options)
     if beams == 1:
         return faults
     if options.do_sample:
@@ -234,9 +243,24 @@ def _beam_faults(options: GenerationOptions) -> list[str]:
     return faults
 
 
+def _condition_faults(options: GenerationOptions) -> list[str]:
+    faults: list[str] = []
+    asked = [name for name in ("condition", "force_words") if getattr(options, name)]
+    if asked and options.num_beams == 1:
+        faults.append(f"{asked[0]} needs num_beams of at least 2")
+    if asked and options.num_beam_groups > 1:
+        faults.append(f"{asked[0]} and num_beam_groups exclude each other; choose one")
+    if options.condition is not None:
+        try:
+            read_rules(options.condition, Limits(most=options.max_new_tokens or MOST_TOKENS))
+        except EdgegenError as error:
+            faults.append(str(error).rstrip("."))
+    return faults
+
+
 def _sequence_faults(options: GenerationOptions) -> list[str]:
     faults: list[str] = []
-    for name in ("stop", "bad_words"):
+    for name in ("stop", "bad_words", "force_words"):
         if not _all(getattr(options, name), _text):
             faults.append(f"{name} must be non-empty texts, got {getattr(options, name)!r}")
     if not _all(options.suppress, _token):

@@ -233,6 +233,21 @@ DiversityPenalty = Annotated[
         help="What a word costs that another group chose at the same place. Default: 0.",
     ),
 ]  # fmt: skip
+Condition = Annotated[
+    str | None,
+    option(
+        "--condition", panel=BEAMS, metavar="RULES",
+        help="What must be so of a text: not-empty, not-repetitive, length:MIN-MAX, contains:IDS, "
+        "joined by +. Default: nothing.",
+    ),
+]  # fmt: skip
+ForceWords = Annotated[
+    list[str] | None,
+    option(
+        "--force-words", panel=BEAMS, metavar="TEXT",
+        help="Text that must be written. May be repeated.",
+    ),
+]  # fmt: skip
 Language = Annotated[
     str | None,
     option(

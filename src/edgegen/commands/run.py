@@ -12,6 +12,7 @@ from . import arguments
 if TYPE_CHECKING:
     from edgegen.runtime.options import GenerationOptions
 
+EARLY: dict[str, bool] = {"true": True, "false": False}
 # Sources read at a time, as a multiple of those decoded together.
 READ_AHEAD = 8
 
@@ -76,6 +77,8 @@ def run(
     early_stopping: arguments.EarlyStopping = None,
     num_beam_groups: arguments.NumBeamGroups = None,
     diversity_penalty: arguments.DiversityPenalty = None,
+    condition: arguments.Condition = None,
+    force_words: arguments.ForceWords = None,
     language: arguments.Language = None,
     source_language: arguments.SourceLanguage = None,
     task: arguments.Task = None,
@@ -161,7 +164,7 @@ def generation_options(typed: dict[str, Any]) -> GenerationOptions:
     if typed["draft_model"] is not None and typed["draft"] is None:
         given["draft"] = "model"
     stopping = typed.get("early_stopping")
-    given["early_stopping"] = {"true": True, "false": False}.get(stopping, stopping)
+    given["early_stopping"] = EARLY.get(str(stopping), stopping)
     return GenerationOptions(
         **{name: value for name, value in given.items() if value not in (None, [], ())}
     )
