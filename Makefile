@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
 
-.PHONY: help setup demo bench-peers test fast slow ledger lint ruff mypy pyright format docs clean
+.PHONY: help setup demo bench-peers bench-speculation test fast slow ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -14,6 +14,7 @@ help:
 	@echo "make slow    the tests that take minutes"
 	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
 	@echo "make bench-peers  edgegen beside other engines: hours; WORK=t5 for a part of it"
+	@echo "make bench-speculation  what drafts bring on real models, half an hour on a quiet machine"
 	@echo "make lint    ruff, mypy and pyright"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make docs    write docs/cli.md anew"
@@ -43,6 +44,9 @@ slow: setup
 
 ledger: setup
 	$(RUN) bench/ledger.py
+
+bench-speculation: setup
+	$(RUN) bench/speculation.py
 
 lint: ruff mypy pyright
 

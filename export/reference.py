@@ -36,9 +36,7 @@ class Reference(Protocol):
         """Up to ``count`` arg-max tokens after the prompt, the end token included."""
         ...
 
-    def logits(
-        self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0
-    ) -> Logits:
+    def logits(self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0) -> Logits:
         """``[n, V]`` of one forward over all tokens, nothing cached. The first ``together`` rows
         see each other."""
         ...
@@ -132,9 +130,7 @@ class TransformersReference:
         return found
 
     @torch.no_grad()
-    def logits(
-        self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0
-    ) -> Logits:
+    def logits(self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0) -> Logits:
         ids = torch.tensor([list(tokens)])
         if self.family.shape.encoder:
             out = self.model(**self._inputs(source), decoder_input_ids=ids, use_cache=False)
@@ -193,9 +189,7 @@ class TorchReference:
         self.family, self.weights = family, family.weights()
 
     @torch.no_grad()
-    def logits(
-        self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0
-    ) -> Logits:
+    def logits(self, source: Mapping[str, Any], tokens: Sequence[int], together: int = 0) -> Logits:
         shape, n = self.family.shape, len(tokens)
         feeds: dict[str, Any] = {
             "tokens": np.array([tokens]),

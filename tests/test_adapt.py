@@ -222,7 +222,7 @@ def test_gemma_3_270m_as_t5gemma_2_is_what_transformers_makes_of_it(
     errors: list[float] = []
     long = "One two three four. " * 150  # beyond every window
     for text in (*PROMPTS, long):
-        source = {"input_ids": tokenizer.encode(text).ids}
+        source: dict[str, Any] = {"input_ids": tokenizer.encode(text).ids}
         truth = reference.greedy(source, [2], 24, frozenset({1}))
         tokens = [2, *truth[:-1]]
         stepper = Stepper(sessions["decode"], variants["decode"], memory_of(sessions, source))

@@ -78,7 +78,7 @@ def test_only_listed_files_and_present_components_are_given_out(bundle: Path) ->
 @pytest.mark.parametrize("depth", [10, 100_000])
 def test_depth_bombs_are_refused(bundle: Path, depth: int) -> None:
     bomb = "[" * depth + "]" * depth
-    (bundle / MANIFEST_NAME).write_text('{"x":' + bomb + ',"schema_version":"1.0"}')
+    (bundle / MANIFEST_NAME).write_text('{"x":' + bomb + ',"schema_version":"2.0"}')
     assert "unknown field" in refusal(bundle) or depth > 10
     (bundle / MANIFEST_NAME).write_text(bomb)
     refusal(bundle)
@@ -102,8 +102,8 @@ def test_a_manifest_over_the_cap_is_not_read(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("2.0", "pip install -U edgegen"),
-        ("0.9", "export the model anew"),
+        ("3.0", "pip install -U edgegen"),
+        ("1.0", "export the model anew"),
         ("1", "must look like"),
         ("1.0\n", "must look like"),
         ("1." + "9" * 9000, "must look like"),
@@ -116,10 +116,10 @@ def test_unknown_majors_are_refused_with_a_way_out(bundle: Path, version: str, s
 
 
 def test_a_newer_minor_is_read_when_it_says_nothing_new(bundle: Path) -> None:
-    rewrite(bundle, lambda m: m.update(schema_version="1.7"))
-    assert Bundle.open(bundle).manifest.schema_version == "1.7"
+    rewrite(bundle, lambda m: m.update(schema_version="2.7"))
+    assert Bundle.open(bundle).manifest.schema_version == "2.7"
     rewrite(bundle, lambda m: m.update(future=1))
-    assert "version 1.7, newer than 1.0: pip install -U edgegen" in refusal(bundle)
+    assert "version 2.7, newer than 2.0: pip install -U edgegen" in refusal(bundle)
 
 
 HOSTILE_PATHS = {

@@ -51,7 +51,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
         folder = tmp_path_factory.mktemp("bundle") / "b"
         caches: tuple[CacheKind, ...] = ("stateful",) if kind == "stateful" else ("append",)
         # Whisper's table of positions must hold the texts of these tests.
-        said = {"max_target_positions": 256} if name == "whisper" else {}
+        said: dict[str, Any] = {"max_target_positions": 256} if name == "whisper" else {}
         bundle = Bundle.open(write_bundle(folder, name, formats=(form,), caches=caches, **said))
         return Engine(bundle, device_named(DEVICES[form]), DeviceOptions())
 

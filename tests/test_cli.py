@@ -294,7 +294,7 @@ def test_a_damaged_bundle_is_one_line(run: Any, tiny_t5_bundle: Path, tmp_path: 
     shutil.copytree(tiny_t5_bundle, copy)
     manifest = copy / "edgegen.json"
     whole = manifest.read_bytes()
-    for damaged in (whole[:100], b"\0" * 99, b"[]", whole.replace(b'"1.0"', b'"9.0"', 1)):
+    for damaged in (whole[:100], b"\0" * 99, b"[]", whole.replace(b'"2.0"', b'"9.0"', 1)):
         manifest.write_bytes(damaged)
         for command in (("inspect", copy), ("run", copy, TEXT), ("profile", copy)):
             status, out, err = run(*command)

@@ -171,7 +171,7 @@ def test_a_late_prompt_token_reaches_early_rows_and_a_later_token_none(
     def first_row(tokens: Sequence[int]) -> np.ndarray[Any, Any]:
         decoder = prefix_lm.engine.decoder()
         decoder.tie(6)
-        return decoder.forward(tokens).logits[0].copy()
+        return np.array(decoder.forward(tokens).logits[0])
 
     text = ids(9)
     late, behind = [*text], [*text]

@@ -25,6 +25,7 @@ from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.generation import Step
 from edgegen.runtime.layout import first_path
 from edgegen.runtime.options import GenerationOptions
+from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.verify import Draft
 
 FAMILIES = (
@@ -107,6 +108,7 @@ class Bench:
         memory, source, prompt = self.openings[seed]
         decoder = self.engine.decoder(memory, options)
         made = self.engine.generation(decoder, options, prompt_length=len(prompt))
+        assert isinstance(made, SpeculativeDecoding)
         made.drafter = wrap(made.drafter)
         return list(made.run(prompt, source if shown is None else shown))
 
@@ -229,6 +231,7 @@ def test_rows_are_what_the_target_said_of_each_node(benches: Benches) -> None:
 
     decoder = bench.engine.decoder(memory)
     made = bench.engine.generation(decoder, options, prompt_length=len(prompt))
+    assert isinstance(made, SpeculativeDecoding)
     made.drafter, made.budget = Witness(VOCABULARY), Fixed(4)
     assert len(text_of(list(made.run(prompt, source)))) == NEW
     assert seen > NEW

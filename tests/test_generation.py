@@ -23,6 +23,7 @@ from edgegen.runtime.drafters.lookup import Lookup
 from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.generation import Step
 from edgegen.runtime.options import GenerationOptions
+from edgegen.runtime.speculative import SpeculativeDecoding
 
 DEVICES: dict[Format, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
 SETUPS: list[tuple[str, Format]] = [
@@ -54,6 +55,7 @@ class Setup:
         decoder = self.engine.decoder(self.memory)
         generation = self.engine.generation(decoder, options, prompt_length=len(self.prompt))
         if drafter is not None:
+            assert isinstance(generation, SpeculativeDecoding)
             generation.drafter, generation.budget = drafter, Fixed(nodes)
         return list(generation.run(self.prompt, self.source))
 

@@ -35,7 +35,7 @@ def noise(seconds: float, seed: int) -> Samples:
     random = np.random.default_rng(seed)
     size = int(seconds * RATE)
     waves = np.sin(np.arange(size) * (0.002 + 0.01 * seed)) * 0.3
-    return (waves * random.normal(0.5, 0.2, size)).astype(np.float32)
+    return np.asarray(waves * random.normal(0.5, 0.2, size), np.float32)
 
 
 @pytest.mark.filterwarnings("ignore:the text from")  # noise makes a tiny model repeat itself

@@ -19,6 +19,7 @@ import edgegen
 from edgegen import GenerationOptions, InputError, Pipeline
 from edgegen.runtime.budget import Fixed
 from edgegen.runtime.drafters.base import Drafter
+from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.task import EdgegenWarning
 
 TEXT = "ba dest fin gor lust man"
@@ -49,6 +50,7 @@ def drafted_by(
 
     def generation(*arguments: Any, **named: Any) -> Any:
         made = plain(*arguments, **named)
+        assert isinstance(made, SpeculativeDecoding)
         made.drafter, made.budget = drafter, Fixed(nodes)
         return made
 

@@ -44,7 +44,7 @@ def drawing(height: int, width: int, seed: int) -> Bytes:
     disc = (rows - height / 2) ** 2 + (columns - width / 3) ** 2 < (height / 3) ** 2
     shown[disc] = random.integers(0, 256, 3)
     shown[:: 3 + seed] = random.integers(0, 256, 3)
-    return shown.astype(np.uint8)
+    return np.asarray(shown, np.uint8)
 
 
 def prepared(shown: Bytes) -> NDArray[np.float32]:

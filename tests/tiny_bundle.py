@@ -9,6 +9,7 @@ import msgspec
 from edgegen.bundle_writer import BundleWriter
 from edgegen.graph import Graph, Port
 from edgegen.manifest import (
+    SCHEMA_VERSION,
     Cache,
     Component,
     DraftComponent,
@@ -54,7 +55,7 @@ def manifest() -> Manifest:
     """All of it but ``files``."""
     cache = Cache(kind="append", layers=2, heads=2, head_dim=4)
     return Manifest(
-        schema_version="1.0",
+        schema_version=SCHEMA_VERSION,
         family="t5",
         model_type="t5",
         task="text2text-generation",

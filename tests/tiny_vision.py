@@ -38,7 +38,8 @@ def stirred(model: PreTrainedModel) -> PreTrainedModel:
             tensor.normal_(1.0, 0.3)
         elif name.endswith("bias") or name.endswith("token") or "position" in name or "wpe" in name:
             tensor.normal_(0.0, 0.3)
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def seen(**said: Any) -> dict[str, Any]:

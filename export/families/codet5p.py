@@ -6,8 +6,8 @@ behind the same norm; rotary positions turn it too. Computation: arXiv 2305.0792
 220M and 770M are T5 (``t5.py``).
 
 One file of weights has three uses, the tasks of an export: both towers; the decoder alone, which is
-the frozen CodeGen it was made of; and the encoder alone, for embeddings. A bundle has one of them and
-the weights of that one: who embeds needs no decoder on the device.
+the frozen CodeGen it was made of; and the encoder alone, for embeddings. A bundle has one of them
+and the weights of that one: who embeds needs no decoder on the device.
 """
 
 from __future__ import annotations

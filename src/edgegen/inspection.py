@@ -37,6 +37,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "generation": msgspec.to_builtins(manifest.generation),
         "tokenizers": msgspec.to_builtins(manifest.tokenizers),
         "speech": msgspec.to_builtins(manifest.speech),
+        "translation": msgspec.to_builtins(manifest.translation),
+        "infill": msgspec.to_builtins(manifest.infill),
         "encoding": msgspec.to_builtins(manifest.encoding),
         "image": msgspec.to_builtins(manifest.image),
         "has_chat_template": manifest.chat is not None,

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from edgegen.graph import Graph
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
 
 CacheKind = Literal["none", "append", "in_place", "stateful", "recurrent"]
 RowIndependence = Literal["bit", "rounding"]
@@ -50,8 +50,8 @@ class File(Part, frozen=True, kw_only=True):
 class Tokenizer(Part, frozen=True, kw_only=True):
     """``kind``: ``tokenizers`` (a tokenizer.json at ``path``) or ``bytes`` (id = byte + offset).
 
-    ``vocabulary`` names a JSON object of pieces and ids: the tokenizer.json then only cuts text into
-    pieces, and a piece the object lacks is its ``<unk>``.
+    ``vocabulary`` names a JSON object of pieces and ids: the tokenizer.json then only cuts text
+    into pieces, and a piece the object lacks is its ``<unk>``.
     """
 
     kind: Literal["tokenizers", "bytes"]
@@ -214,8 +214,8 @@ class Encoding(Part, frozen=True, kw_only=True):
 class Image(Part, frozen=True, kw_only=True):
     """How a picture becomes the encoder's ``pixel_values``, in this order.
 
-    RGB bytes are resized to ``resize_height`` x ``resize_width`` by the filter ``resample`` (both 0:
-    not at all), cut to ``height`` x ``width`` around the middle, multiplied by ``scale``, and
+    RGB bytes are resized to ``resize_height`` x ``resize_width`` by the filter ``resample`` (both
+    0: not at all), cut to ``height`` x ``width`` around the middle, multiplied by ``scale``, and
     brought to ``(x - mean) / std`` channel by channel.
     """
 

@@ -24,7 +24,8 @@ SUBTITLES: dict[str, Callable[..., str]] = {"srt": srt, "vtt": vtt}
 TIMES = ("tokenize_ms", "features_ms", "encode_ms", "first_decode_ms", "ttft_ms",
          "request_ttft_ms", "tpot_ms", "decode_tps", "e2e_ms")  # fmt: skip
 DRAFTED = ("draft_tokens_proposed", "draft_tokens_accepted", "draft_acceptance_rate",
-           "mean_acceptance_length", "draft_ms", "verify_ms", "reruns", "flips", "flip_rate")  # fmt: skip
+           "mean_acceptance_length", "draft_ms", "verify_ms", "reruns", "flips",
+           "flip_rate")  # fmt: skip
 # A model's text may hold what a terminal obeys.
 CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
