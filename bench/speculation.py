@@ -111,9 +111,9 @@ def of(name: str) -> Model:
 # ------------------------------------------------------------------ one process
 
 
-def measure(work: Work, precision: WeightFormat, threads: int) -> dict[str, Any]:
+def measure(work: Work, precision: WeightFormat, threads: int, texts: int) -> dict[str, Any]:
     """Ratios of plain decoding's time over each way's, a list of turns each."""
-    model, sources = of(work.model), work.sources()
+    model, sources = of(work.model), work.sources()[:texts]
     folder = bundle(model.checkpoint, ("onnx", precision))
     draft = bundle(model.draft, ("onnx", precision)) if model.draft else None
     ways = {str(way): way for way in (Way(draft="none"), *work.ways)}
@@ -170,12 +170,15 @@ def edited(pipeline: Pipeline, sources: Sequence[Source], plain: Sequence[Result
 # ------------------------------------------------------------------ all of them
 
 
-def run(names: Sequence[str], threads: Sequence[int]) -> list[dict[str, Any]]:
+def run(
+    names: Sequence[str], precisions: Sequence[str], threads: Sequence[int], texts: int
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in names:
-        for precision in WORKS[name].precisions:
+        for precision in [one for one in WORKS[name].precisions if one in precisions]:
             for count in threads:
-                asked = [sys.executable, __file__, "--one", f"{name},{precision},{count}"]
+                one = f"{name},{precision},{count}"
+                asked = [sys.executable, __file__, "--one", one, "--texts", str(texts)]
                 found = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
                 if found.returncode:
                     raise SystemExit(f"{name} {precision} {count}: failed, see above.")
@@ -207,15 +210,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--works", default=",".join(WORKS))
     parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--precisions", default="fp32,int8,int4")
+    parser.add_argument("--texts", type=int, default=TEXTS, help="inputs of a work")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         name, precision, threads = asked.one.split(",")
-        print(json.dumps(measure(WORKS[name], precision, int(threads))))
+        print(json.dumps(measure(WORKS[name], precision, int(threads), asked.texts)))
         return
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
-    rows = run(asked.works.split(","), [int(count) for count in asked.threads.split(",")])
+    threads = [int(count) for count in asked.threads.split(",")]
+    rows = run(asked.works.split(","), asked.precisions.split(","), threads, asked.texts)
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=1) + "\n")
 
