@@ -195,8 +195,10 @@ class BeamSearch(Generation):
         """The best candidates become beams; those of them that end become finished texts."""
         width = self._width()
         order = best_first(group.candidates)
+        # Those that end in one step are all compared, even where the first of them fill the group.
+        full = self.options.early_stopping is True and len(group.finished) == width
         for one in order[:width]:
-            if one.cut is not None and not one.hopeless:
+            if one.cut is not None and not one.hopeless and not full:
                 self._finish(group, one.beam, one.cut)
         self._fall(group, [one for one in order if one.cut is not None and one.hopeless])
         going = [one for one in order if one.cut is None][:width]
@@ -261,12 +263,9 @@ class BeamSearch(Generation):
 
     def _finish(self, group: Group, beam: Beam, cut: Cut) -> None:
         """Keep a text that ended if it is among the best of its group."""
-        width = self._width()
-        if self.options.early_stopping is True and len(group.finished) == width:
-            return
         group.finished.append(self._hypothesis(beam, cut))
         group.finished.sort(key=lambda text: -text.score)
-        del group.finished[width:]
+        del group.finished[self._width() :]
 
     def _fall(self, group: Group, lost: Sequence[Candidate]) -> None:
         """Remember the best text that ended without the condition: another may never come."""
