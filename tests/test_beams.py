@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_families import CASES, END, VOCABULARY, write_bundle
+from beam_truth import NEW, options, searched, sources, truth
+from tiny_families import CASES, write_bundle
 from typer.testing import CliRunner
 
 from edgegen import GenerationOptions, Pipeline, load
 from edgegen.cli import app
 from edgegen.errors import InputError
 from edgegen.export.families import family_of
-from edgegen.export.reference import Reference, reference_of
 
 Pipelines = Callable[[str], Pipeline]
-Scored = list[tuple[list[int], float]]
-NEW = 12
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "plain": {"num_beams": 4},
     "long": {"num_beams": 3, "length_penalty": 2.0},
@@ -41,81 +39,15 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Pipelines:
     return opened
 
 
-@cache
-def reference(name: str) -> Reference:
-    """The checkpoint itself: transformers' model, or the family in torch."""
-    return reference_of(family_of(CASES[name].make())[1])
-
-
-def sources(count: int, seed: int = 0) -> list[list[int]]:
-    random = np.random.default_rng(seed)
-    return [
-        [*map(int, random.integers(3, VOCABULARY, int(random.integers(2, 14)))), END]
-        for _ in range(count)
-    ]
-
-
-def options(**said: Any) -> GenerationOptions:
-    most = said.get("num_beams", 1)
-    return GenerationOptions(**{"max_new_tokens": NEW, "num_return_sequences": most, **said})
-
-
-def truth(name: str, source: Sequence[int], said: Mapping[str, Any]) -> Scored:
-    """transformers' sequences without prompt and padding, and their scores."""
-    with torch.no_grad():
-        model: Any = reference(name)
-        found = model.model.generate(
-            input_ids=torch.tensor([source]),
-            max_new_tokens=NEW,
-            num_return_sequences=said["num_beams"],
-            do_sample=False,
-            use_cache=False,  # its own cache has as many layers as the encoder
-            return_dict_in_generate=True,
-            output_scores=True,
-            **said,
-        )
-    texts: Scored = []
-    for row, score in zip(found.sequences.tolist(), found.sequences_scores.tolist(), strict=True):
-        tokens = row[1:]
-        ends = [i for i, token in enumerate(tokens) if token == END]
-        texts.append((tokens[: ends[0] + 1] if ends else tokens, score))
-    return texts
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_hypotheses_and_scores_are_those_of_transformers(
     pipelines: Pipelines, setting: str
 ) -> None:
     for source in sources(12, seed=3):
         found = pipelines("t5-tied").generate(source, options(**SETTINGS[setting])).hypotheses
-        wanted = truth("t5-tied", source, SETTINGS[setting])
+        wanted = truth("t5-tied", {"input_ids": torch.tensor([source])}, SETTINGS[setting])
         assert [list(text.tokens) for text in found] == [tokens for tokens, _ in wanted]
         assert np.allclose([t.score for t in found], [s for _, s in wanted], atol=1e-4)
-
-
-def searched(name: str, source: Mapping[str, Any], prompt: Sequence[int], said: Any) -> Scored:
-    """Beam search by the book over whole forwards, nothing cached: what graphs must find."""
-    width, penalty = said.num_beams, said.length_penalty
-    beams: Scored = [(list(prompt), 0.0)]
-    finished: Scored = []
-    for length in range(1, NEW + 1):
-        found: Scored = []
-        for tokens, score in beams:
-            row = torch.from_numpy(reference(name).logits(source, tokens)[-1:])
-            logprobs = torch.log_softmax(row, -1)[0] + score
-            best = torch.topk(logprobs, 2 * width)
-            found += [
-                ([*tokens, token], value)
-                for token, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-            ]
-        found.sort(key=lambda entry: -entry[1])
-        ended = [entry for entry in found[:width] if entry[0][-1] == END or length == NEW]
-        finished += [(tokens[len(prompt) :], score / length**penalty) for tokens, score in ended]
-        finished = sorted(finished, key=lambda entry: -entry[1])[:width]
-        beams = [entry for entry in found[: 2 * width] if entry[0][-1] != END][:width]
-        if len(finished) == width and beams[0][1] / length**penalty <= finished[-1][1]:
-            break
-    return finished
 
 
 @pytest.mark.parametrize("name", ["marian-ssru", "llama-grouped", "gemma3", "mt5"])
