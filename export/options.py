@@ -15,15 +15,16 @@ CacheKind = Literal["append", "stateful"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 CACHES: tuple[CacheKind, ...] = ("append", "stateful")
-TAPS = ("topk",)
+TAPS = ("topk", "hidden")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """``group_size`` inputs share a scale: 32 is closest to the checkpoint, 128 is faster.
 
-    ``taps`` are further outputs of ``decode``, in a second graph over the same weights that only
-    those who want them open: ``topk``, the ids of the largest logits, for drafters that learn.
+    ``taps`` are further outputs of ``decode``, each in a graph over the same weights that only
+    those who want it open: ``topk``, the ids of the largest logits, for drafters that learn;
+    ``hidden``, what the logits are made of, for classifiers of conditions.
     ``caches`` are the ways an OpenVINO decoder may hold keys and values, a graph each over the same
     weights: outside it (``append``) or inside (``stateful``).
     """

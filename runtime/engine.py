@@ -21,10 +21,10 @@ from edgegen.bundle import Bundle
 from edgegen.devices import Device, DeviceOptions, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import BundleError, DeviceError, InputError
-from edgegen.manifest import GenerationDefaults, Variant
+from edgegen.manifest import Variant
 
 from .beams import BeamSearch
-from .conditions import Condition, Limits, forced_words, marks_of, read_rules
+from .conditioning import condition_of, trained_for
 from .decoder import HIDDEN, Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
@@ -79,15 +79,17 @@ class Engine:
         # What drafts may be copied from beside source and output; set before the first text.
         self.corpus: Corpus | None = None
         self.speculation = Speculation()
+        # Each is of one decoder, and used with that one only.
+        classifiers = {one.component for one in self.manifest.conditions}
         self.variants = {
             name: choose_variant(bundle, name, device, precision)
             for name in self.manifest.components
+            if name not in classifiers
         }
-        # The same graph with further outputs, opened when a drafter wants them.
-        plain = self.variants.get("decode")
-        tapped = None if plain is None else tapped_variant(bundle, plain, "topk")
-        if tapped is not None:
-            self.variants["decode+topk"] = tapped
+        # What every request needs; the others are opened when one does.
+        self.opened_first = tuple(self.variants)
+        self.variants |= tapped_variants(bundle, self.variants.get("decode"))
+        self.variants |= {name: bundle.component(name).variants[0] for name in sorted(classifiers)}
         self.compile_seconds: dict[str, float] = {}
         self._sessions: dict[str, Session] = {}
         self._lock = Lock()
@@ -171,11 +173,13 @@ class Engine:
         return Memory({**outputs, **mask}, features_seconds, seconds)
 
     def decoder(self, memory: Memory | None = None, options: GenerationOptions = PLAIN) -> Decoder:
-        """A decoder at the start of a text, with the outputs the drafter wants where the bundle
-        has a graph with them."""
+        """A decoder at the start of a text, with the outputs the drafter or a condition's
+        classifier wants where the bundle has a graph with them."""
         branching = options.num_beams > 1
-        draft = "none" if branching else options.draft
-        wants = "+".join(("decode", *wanted(DRAFTERS[draft])))
+        taps = () if branching else wanted(DRAFTERS[options.draft])
+        if branching and trained_for(self, options):
+            taps = ("hidden",)
+        wants = "+".join(("decode", *taps))
         name = wants if wants in self.variants else "decode"
         session = self.session(name)
         limit = self.manifest.generation.max_positions
@@ -205,7 +209,7 @@ class Engine:
         """
         manifest, own = self.manifest, self.manifest.generation
         defaults = replace_fields(own, end=(*own.end, *further_ends))
-        ends, most = frozenset(defaults.end), self._most(options, prompt_length)
+        ends, most = frozenset(defaults.end), self.most(options, prompt_length)
         if defaults.bidirectional_prompt and not decoder.length:
             decoder.tie(prompt_length)
         sampler = build_sampler(options)
@@ -222,7 +226,7 @@ class Engine:
             return BeamSearch(
                 target=decoder, options=options, filters=filters, ends=ends,
                 max_new_tokens=most, stopped=stopped,
-                condition=self._condition(options, defaults, most, encode),
+                condition=condition_of(self, options, defaults, most, encode),
             )  # fmt: skip
         model = None
         if self.companion is not None and self.drafts_with_model(options):
@@ -241,22 +245,6 @@ class Engine:
             noise=noise_of(self, options),
             plain_layout=self._plain_layout(options),
         )
-
-    def _condition(
-        self,
-        options: GenerationOptions,
-        defaults: GenerationDefaults,
-        most: int,
-        encode: Callable[[str], Sequence[int]] | None,
-    ) -> Condition | None:
-        """What must be so of a text, None where nothing must."""
-        rules = forced_words(options.force_words, encode)
-        if options.condition is not None:
-            rules += read_rules(options.condition, Limits(most=most, ends=defaults.end))
-        if not rules:
-            return None
-        marks = marks_of(defaults, self.manifest.speech, self.manifest.vocabulary)
-        return Condition(rules=rules, most=most, marks=marks)
 
     def _materials(
         self, options: GenerationOptions, ends: frozenset[int], model: DraftModel | None
@@ -278,11 +266,14 @@ class Engine:
         """This bundle's part of the folder: what was learned of one target is not another's."""
         if options.draft_store is None:
             return None
-        path = self.variants["decode"].file
-        graph = next(file for file in self.manifest.files if file.path == path)
-        return options.draft_store / graph.sha256[:16]
+        return options.draft_store / self.decode_sha256()[:16]
 
-    def _most(self, options: GenerationOptions, prompt_length: int) -> int:
+    def decode_sha256(self) -> str:
+        """What the decoder is known by to what was trained for it."""
+        path = self.variants["decode"].file
+        return next(file.sha256 for file in self.manifest.files if file.path == path)
+
+    def most(self, options: GenerationOptions, prompt_length: int) -> int:
         """Tokens that may be emitted after the prompt."""
         defaults = self.manifest.generation
         most = options.max_new_tokens or defaults.max_new_tokens
@@ -352,13 +343,15 @@ def choose_variant(
     )
 
 
-def tapped_variant(bundle: Bundle, plain: Variant, tap: str) -> Variant | None:
-    """The variant of ``decode`` that is ``plain`` with one more output, or None."""
+def tapped_variants(bundle: Bundle, plain: Variant | None) -> dict[str, Variant]:
+    """The variants of ``decode`` that are ``plain`` with one more output: ``decode+OUTPUT``."""
+    if plain is None:
+        return {}
+    found: dict[str, Variant] = {}
+    outputs = {port.name for port in plain.graph.outputs}
     for variant in bundle.component("decode").variants:
-        extra = {port.name for port in variant.graph.outputs} ^ {
-            port.name for port in plain.graph.outputs
-        }
+        extra = {port.name for port in variant.graph.outputs} ^ outputs
         same = variant.format == plain.format and variant.cache == plain.cache
-        if extra == {tap} and same and variant.precision == plain.precision:
-            return variant
-    return None
+        if len(extra) == 1 and same and variant.precision == plain.precision:
+            found[f"decode+{min(extra)}"] = variant
+    return found

@@ -265,7 +265,7 @@ def load(
     engine = Engine(bundle, device_named(device), options, precision, companion)
     engine.corpus = copied
     task: Task = TASKS[bundle.manifest.task](engine, tokenizers)
-    for component in bundle.manifest.components:
+    for component in engine.opened_first:
         engine.session(component)
     seconds = perf_counter() - start
     if calibrate and "decode" in engine.variants:

@@ -263,8 +263,8 @@ def test_a_tapped_bundle_is_plain_where_no_one_wants_the_tap(tmp_path: Path) -> 
 
 
 def test_an_unknown_tap_or_one_nobody_can_make_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="unknown tap 'hidden'"):
-        ExportOptions(model="tiny", output=tmp_path, taps=("hidden",))
+    with pytest.raises(ExportError, match="unknown tap 'hiden'"):
+        ExportOptions(model="tiny", output=tmp_path, taps=("hiden",))
     with pytest.raises(ExportError, match="taps are made in ONNX graphs only"):
         ExportOptions(model="tiny", output=tmp_path, taps=("topk",), formats=("openvino",))
 

@@ -103,36 +103,41 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         )
         for name, graph in graphs.items()
     }
-    return variants | tapped(folder, variants, options)
+    return variants | tapped(folder, variants, options, family.shape.width)
 
 
 def tapped(
-    folder: Path, variants: Mapping[str, Variant], options: ExportOptions
+    folder: Path, variants: Mapping[str, Variant], options: ExportOptions, width: int
 ) -> dict[str, Variant]:
-    """``decode`` once more with the taps asked for, over the same weight file."""
-    if not options.taps:
-        return {}
-    if "decode" not in variants:
+    """``decode`` once more with each tap asked for, over the same weight file."""
+    if options.taps and "decode" not in variants:
         raise ExportError("taps are outputs of a decoder, and this model has none; leave them out.")
-    decode = variants["decode"]
-    stem = "-".join(("decode", *options.taps))
-    model = onnx.load(folder / "decode.onnx", load_external_data=False)
-    port = top_port(decode.graph)
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([TOP], np.int64), "top"))
-    model.graph.node.append(
-        onnx.helper.make_node("TopK", ["logits", "top"], ["top_values", port.name], axis=-1)
-    )
-    model.graph.output.append(value_info(port))
-    onnx.save(model, folder / f"{stem}.onnx")
-    graph = msgspec.structs.replace(decode.graph, outputs=(*decode.graph.outputs, port))
-    file = f"graphs/{folder.name}/{stem}.onnx"
-    return {"decode+topk": msgspec.structs.replace(decode, graph=graph, file=file)}
+    found: dict[str, Variant] = {}
+    for tap in options.taps:
+        decode = variants["decode"]
+        model = onnx.load(folder / "decode.onnx", load_external_data=False)
+        port = tap_port(decode.graph, tap, width)
+        if tap == "topk":
+            top = onnx.numpy_helper.from_array(np.array([TOP], np.int64), "top")
+            model.graph.initializer.append(top)
+            outputs = ["top_values", port.name]
+            model.graph.node.append(
+                onnx.helper.make_node("TopK", ["logits", "top"], outputs, axis=-1)
+            )
+        model.graph.output.append(value_info(port))
+        onnx.save(model, folder / f"decode-{tap}.onnx")
+        graph = msgspec.structs.replace(decode.graph, outputs=(*decode.graph.outputs, port))
+        file = f"graphs/{folder.name}/decode-{tap}.onnx"
+        found[f"decode+{tap}"] = msgspec.structs.replace(decode, graph=graph, file=file)
+    return found
 
 
-def top_port(graph: Graph) -> Port:
-    """``topk``: as ``logits``, with ids for values."""
+def tap_port(graph: Graph, tap: str, width: int) -> Port:
+    """As ``logits``: ``topk`` with ids for values, ``hidden`` (a value of every decode graph) with
+    ``width`` numbers."""
     logits = next(port for port in graph.outputs if port.name == "logits")
-    return Port(name="topk", dtype="int64", shape=(*logits.shape[:-1], TOP))
+    dtype, size = ("int64", TOP) if tap == "topk" else ("float32", width)
+    return Port(name=tap, dtype=dtype, shape=(*logits.shape[:-1], size))
 
 
 def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precision:

@@ -46,6 +46,7 @@ class OnnxOps(Ops[str]):
         self.initialisers: dict[str, TensorProto] = {}
         self._used: set[str] = set()
         self._count = 0
+        self.hidden: str | None = None
 
     # ------------------------------------------------------------- recording
 
@@ -81,7 +82,10 @@ class OnnxOps(Ops[str]):
         """Rename results to their ports and keep the inputs that were asked for."""
         inputs = tuple(port for port in self.graph.inputs if port.name in self._used)
         outputs = tuple(port for port in self.graph.outputs if port.name in self.results)
-        self._rename({self.results[port.name]: port.name for port in outputs})
+        names = {self.results[port.name]: port.name for port in outputs}
+        if self.hidden is not None:  # what the logits are made of, for those who tap it
+            names[self.hidden] = "hidden"
+        self._rename(names)
         graph = helper.make_graph(
             self.nodes,
             self.graph.name,
@@ -140,6 +144,10 @@ class OnnxOps(Ops[str]):
         ]
         name = "+".join(b or f"{w}.zeros" for w, b in zip(weights, biases, strict=True))
         return self.initialiser(name, np.concatenate(parts))
+
+    def head(self, x: str, table: str, bias: str | None = None, softcap: float = 0.0) -> None:
+        self.hidden = x if self.graph.name == "decode" else None
+        super().head(x, table, bias, softcap)
 
     def by_table(self, x: str, table: str, bias: str | None) -> str:
         """The table keeps its ``[V, width]`` layout."""

@@ -156,6 +156,7 @@ def manifest_faults(manifest: Manifest) -> list[str]:
     faults += _encoding_faults(manifest)
     faults += _infill_faults(manifest)
     faults += _draft_faults(manifest.drafts, set(manifest.components))
+    faults += _condition_faults(manifest)
     return faults
 
 
@@ -290,3 +291,11 @@ def _draft_faults(drafts: tuple[DraftComponent, ...], components: set[str]) -> I
     for draft in drafts:
         if draft.component not in components:
             yield f"draft {shown(draft.method)} names no component {shown(draft.component)}"
+
+
+def _condition_faults(manifest: Manifest) -> Iterator[str]:
+    for one in manifest.conditions:
+        if one.component not in manifest.components:
+            yield f"condition {shown(one.condition)} names no component {shown(one.component)}"
+        if one.component in ("features", "encode", "decode"):
+            yield f"condition {shown(one.condition)} has {one.component} for a classifier"

@@ -20,7 +20,7 @@ from typer.main import get_command
 from edgegen import __version__
 from edgegen.errors import EdgegenError
 
-from .commands import adapt, devices, export, inspect, profile, run, sources
+from .commands import adapt, condition, devices, export, inspect, profile, run, sources
 
 HELP = """Small encoder-decoder language models on devices without a server GPU.
 
@@ -38,6 +38,7 @@ Exit status: 0 done; 2 something to mend, said in one line on standard error; 13
 COMMANDS = (
     ("export", export.export, export.HELP),
     ("adapt", adapt.adapt, adapt.HELP),
+    ("condition", condition.condition, condition.HELP),
     ("run", run.run, run.HELP),
     ("inspect", inspect.inspect, inspect.HELP),
     ("profile", profile.profile, profile.HELP),

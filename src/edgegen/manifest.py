@@ -246,6 +246,15 @@ class DraftComponent(Part, frozen=True, kw_only=True):
     component: str
 
 
+class ConditionComponent(Part, frozen=True, kw_only=True):
+    """A classifier trained for one target and one condition, written as requests write it: the
+    component gives a text's chance of it from the decoder's ``hidden``."""
+
+    condition: Name
+    target_sha256: Sha256
+    component: str
+
+
 class PromptParity(Part, frozen=True, kw_only=True):
     """One prompt through checkpoint and bundle. ``error`` is relative to the logits' scale."""
 
@@ -312,6 +321,7 @@ class Manifest(Part, frozen=True, kw_only=True):
     encoding: Encoding | None = None
     chat: Chat | None = None
     drafts: tuple[DraftComponent, ...] = ()
+    conditions: tuple[ConditionComponent, ...] = ()
     parity: tuple[Parity, ...] = ()
     # Port names a graph from another exporter uses for the names of docs/bundle.md.
     port_names: dict[str, str] = {}

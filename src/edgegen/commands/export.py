@@ -81,8 +81,9 @@ Taps = Annotated[
     str,
     Option(
         metavar="LIST",
-        help="Further outputs of the decoder, in a graph of its own over the same weights: topk, "
-        "for drafters that learn from it. They do without where it is missing.",
+        help="Further outputs of the decoder, each in a graph over the same weights: topk, for "
+        "drafters that learn from it (they do without where it is missing), and hidden, for "
+        "edgegen condition.",
         show_default=False,
         rich_help_panel=WEIGHTS,
     ),

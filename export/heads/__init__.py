@@ -1,0 +1,1 @@
+"""Small graphs that read the decoder's last hidden state."""
