@@ -19,14 +19,13 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from ledger_models import MODELS, Model, Source, bundle, conversations
+from ledger_models import DEVICES, MODELS, ONNX, Graphs, Model, Source, bundle, conversations
 from text_proofs import sentences
 
 from edgegen import GenerationOptions, Pipeline, Result, load
-from edgegen.export.options import WeightFormat
 
 COLUMNS = (
-    "work", "weights", "threads", "tokens an edit", "plain ms a token", "drafter", "length",
+    "work", "graphs", "threads", "tokens an edit", "plain ms a token", "drafter", "length",
     "speed-up",
 )  # fmt: skip
 TURNS = 6  # the first warms up
@@ -50,6 +49,7 @@ COPYING = (
     Way(draft="auto"),
 )
 PROMPTED = (Way(draft="suffix", tokens=8), Way(draft="suffix+recycling"), Way(draft="auto"))
+EIGHT_BITS: tuple[Graphs, ...] = (("onnx", "int8"),)
 SPOKEN = (
     Way(draft="model", tokens=4), Way(draft="model"), Way(draft="suffix+recycling"),
     Way(draft="auto"),
@@ -63,7 +63,7 @@ class Work:
     model: str
     sources: Callable[[], Sequence[Source]]
     ways: tuple[Way, ...]
-    precisions: tuple[WeightFormat, ...] = ("fp32", "int8", "int4")
+    graphs: tuple[Graphs, ...] = (*ONNX, ("openvino", "int8"))
     most: int = 256
     chosen: dict[str, Any] = field(default_factory=dict[str, Any])
 
@@ -97,9 +97,14 @@ WORKS: Mapping[str, Work] = {
     "proofread-20": Work(model="proofread-t5", sources=lambda: slips(15), ways=COPYING),
     "proofread-8": Work(model="proofread-t5", sources=lambda: slips(6), ways=COPYING),
     "summarise": Work(model="smollm2-135m", sources=summaries, ways=PROMPTED, most=96),
-    "transcribe": Work(model="whisper-base", sources=heard, ways=SPOKEN, precisions=("int8",)),
+    "transcribe": Work(
+        model="whisper-base", sources=heard, ways=SPOKEN, graphs=(("onnx", "int8"),)
+    ),
     "translate": Work(
-        model="firefox-en-pt", sources=translated, ways=(Way(draft="auto"),), precisions=("int8",)
+        model="firefox-en-pt",
+        sources=translated,
+        ways=(Way(draft="auto"),),
+        graphs=(("onnx", "int8"),),
     ),
 }
 
@@ -111,16 +116,17 @@ def of(name: str) -> Model:
 # ------------------------------------------------------------------ one process
 
 
-def measure(work: Work, precision: WeightFormat, threads: int, texts: int) -> dict[str, Any]:
+def measure(work: Work, graphs: Graphs, threads: int, texts: int) -> dict[str, Any]:
     """Ratios of plain decoding's time over each way's, a list of turns each."""
     model, sources = of(work.model), work.sources()[:texts]
-    folder = bundle(model.checkpoint, ("onnx", precision))
-    draft = bundle(model.draft, ("onnx", precision)) if model.draft else None
+    folder = bundle(model.checkpoint, graphs)
+    draft = bundle(model.draft, graphs) if model.draft else None
     ways = {str(way): way for way in (Way(draft="none"), *work.ways)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     plain: list[Result] = []
     lengths: dict[str, float] = {}
-    with load(folder, threads=threads, draft_model=draft, calibrate=True) as pipeline:
+    device = DEVICES[graphs[0]]
+    with load(folder, device, threads=threads, draft_model=draft, calibrate=True) as pipeline:
         for turn in range(TURNS):
             for name, way in ways.items():
                 results = [decoded(pipeline, source, way, work.most) for source in sources]
@@ -128,7 +134,7 @@ def measure(work: Work, precision: WeightFormat, threads: int, texts: int) -> di
                     seconds[name].append(sum(map(decode_seconds, results)))
                 plain = plain or results
                 if [r.tokens for r in results] != [r.tokens for r in plain]:
-                    raise SystemExit(f"{work.model} {precision}: {name} changed the text.")
+                    raise SystemExit(f"{work.model} {graphs}: {name} changed the text.")
                 lengths[name] = statistics.fmean(r.timings.mean_acceptance_length for r in results)
     none = seconds["none"]
     return {
@@ -171,19 +177,19 @@ def edited(pipeline: Pipeline, sources: Sequence[Source], plain: Sequence[Result
 
 
 def run(
-    names: Sequence[str], precisions: Sequence[str], threads: Sequence[int], texts: int
+    names: Sequence[str], asked_for: Sequence[str], threads: Sequence[int], texts: int
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in names:
-        for precision in [one for one in WORKS[name].precisions if one in precisions]:
+        for graphs in [" ".join(one) for one in WORKS[name].graphs if " ".join(one) in asked_for]:
             for count in threads:
-                one = f"{name},{precision},{count}"
+                one = f"{name},{graphs},{count}"
                 asked = [sys.executable, __file__, "--one", one, "--texts", str(texts)]
                 found = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=False)
                 if found.returncode:
-                    raise SystemExit(f"{name} {precision} {count}: failed, see above.")
+                    raise SystemExit(f"{name} {graphs} {count}: failed, see above.")
                 row = json.loads(found.stdout)
-                rows.append({"work": name, "precision": precision, "threads": count, **row})
+                rows.append({"work": name, "graphs": graphs, "threads": count, **row})
                 print("\n".join(lines([rows[-1]])), flush=True)
     return rows
 
@@ -198,7 +204,7 @@ def lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
             edits = "–" if row["edited"] is None else f"{row['edited']:.1f}"
             found.append(
-                f"| {row['work']} | {row['precision']} | {row['threads']} | {edits} "
+                f"| {row['work']} | {row['graphs']} | {row['threads']} | {edits} "
                 f"| {row['plain_ms_per_token']:.2f} | {way} "
                 f"| {row['mean_acceptance_length'][way]:.2f} "
                 f"| {middle:.2f} ({low:.2f}–{high:.2f}) |"
@@ -210,18 +216,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--works", default=",".join(WORKS))
     parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--precisions", default="fp32,int8,int4")
+    every = sorted({" ".join(one) for work in WORKS.values() for one in work.graphs})
+    parser.add_argument("--graphs", default=",".join(every))
     parser.add_argument("--texts", type=int, default=TEXTS, help="inputs of a work")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
-        name, precision, threads = asked.one.split(",")
-        print(json.dumps(measure(WORKS[name], precision, int(threads), asked.texts)))
+        name, graphs, count = asked.one.split(",")
+        form, weights = graphs.split()
+        print(json.dumps(measure(WORKS[name], (form, weights), int(count), asked.texts)))
         return
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     threads = [int(count) for count in asked.threads.split(",")]
-    rows = run(asked.works.split(","), asked.precisions.split(","), threads, asked.texts)
+    rows = run(asked.works.split(","), asked.graphs.split(","), threads, asked.texts)
     if asked.json:
         asked.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -15,6 +15,7 @@ next request.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -42,6 +43,8 @@ CURIOSITY = 0.003
 REST = 16
 # What asking took is believed up to so many times what it usually takes.
 HICCUP = 3.0
+# What a question too dear to ask is believed to cost, from one text to the next.
+FADE = 0.97
 # How fast the worth of a token follows the text, a token.
 DRIFT = 0.05
 
@@ -53,10 +56,17 @@ class Median:
         self._last: deque[float] = deque(maxlen=9)
         self.value = 0.0
 
-    def add(self, number: float) -> None:
-        """A number far out is taken for a hiccup of the machine."""
-        self._last.append(min(number, HICCUP * self.value) if len(self._last) > 2 else number)
+    def add(self, number: float, most: float = math.inf) -> None:
+        """A number far out is taken for a hiccup of the machine; the first is believed up to
+        ``most``, since nothing yet says what is far out."""
+        count = len(self._last)
+        number = min(number, HICCUP * self.value if count > 2 else most if not count else math.inf)
+        self._last.append(number)
         self.value = sorted(self._last)[(len(self._last) - 1) // 2]
+
+    def fade(self) -> None:
+        """A number so large that nothing is tried any more must not stand for ever."""
+        self.value *= FADE
 
 
 class Experience:
@@ -104,11 +114,11 @@ class Experience:
         costs what is beyond a vain question."""
         seconds /= max(self.pace.value, 1.0)
         if first:
-            self.first.add(seconds)
+            self.first.add(seconds, self.costs.of(1))
             return min(seconds, HICCUP * self.first.value)
         base = self.silence.value
         if not nodes:
-            self.silence.add(seconds)
+            self.silence.add(seconds, self.costs.of(1))
             return min(seconds, HICCUP * self.silence.value)
         self.node.add(max(seconds - base, 0.0) / nodes)
         return min(seconds, HICCUP * (base + self.node.value * nodes))
@@ -122,6 +132,8 @@ class Auto:
         self._plain = experience.costs.of(1)
         self._worth = self._plain
         self.balance = experience.credit * self._plain
+        if experience.first.value > self.balance:
+            experience.first.fade()
         # Of the step under way: nodes proposed (-1: not asked), whether they are verified or asked
         # for only to see.
         self._proposed = -1

@@ -265,3 +265,28 @@ def test_stronger_evidence_is_not_taken_to_be_worse_before_it_was_seen() -> None
     for _ in range(100):
         known.observe(Draft.chain([1], evidence=3), (0,))
     assert known.chain(4, 1)[0] > 0.95
+
+
+def test_a_hiccup_at_the_first_question_does_not_silence_auto_for_good() -> None:
+    """The first question of all took a second; the texts are copies, so drafts pay."""
+    costs = TABLES["proofreader, 8 bits"]
+    known = Experience(costs)
+    drafted = 0
+    for text in range(200):
+        auto = Auto(known)
+        for step in range(4):
+            limit = auto.limit(1)
+            draft = Draft.chain(range(limit))
+            draft = draft.first(auto.trim(draft, 1)) if limit else draft
+            drafted += len(draft)
+            auto.observe(
+                Facts(
+                    draft=draft,
+                    path=tuple(range(len(draft))),
+                    kept=len(draft),
+                    pending=1,
+                    draft_seconds=1.0 if text == 0 and step == 0 else 1e-5,
+                    decode_seconds=costs.of(1 + len(draft)),
+                )
+            )
+    assert drafted > 200
