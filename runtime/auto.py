@@ -90,6 +90,7 @@ class Experience:
         # What asking has brought of late, in plain calls, and the kind of the last draft.
         self.profit, self.kind = HOPE, 0
         self.unasked = 0  # tokens since the drafter was asked
+        self.idle = 0  # of them, those not booked yet: a text may end before it thinks again
         self._probes: dict[int, tuple[int, int]] = {}
 
     def extra(self, pending: int) -> list[float]:
@@ -100,6 +101,13 @@ class Experience:
             found = [self.costs.of(pending + k) - base for k in range(MOST + 1)]
             self._extras[pending] = found
         return found
+
+    def book(self) -> None:
+        """Count the plain steps of late; a step lost to another thread is lost to caution."""
+        idle, self.idle = self.idle, 0
+        self.credit = min(KEEP, self.credit + FILL * idle)
+        self.tokens += idle
+        self.unasked += idle
 
     def due(self, kind: int) -> bool:
         return self.tokens >= self._probes.get(kind, (0, 0))[0]
@@ -131,6 +139,8 @@ class Auto:
         self._known, self._most = experience, min(most, MOST)
         self._plain = experience.costs.of(1)
         self._worth = self._plain
+        with experience.lock:
+            experience.book()
         self.balance = experience.credit * self._plain
         if experience.first.value > self.balance:
             experience.first.fade()
@@ -210,6 +220,7 @@ class Auto:
         if self._proposed < 0:
             self._rest -= 1
             self._idle += 1
+            self._known.idle += 1
             return
         plain, drafted, saved = self._plain, len(facts.draft), facts.kept
         tokens = saved + 1
@@ -243,7 +254,5 @@ class Auto:
         if idle:
             self.balance += FILL * self._plain * idle
             with known.lock:
-                known.credit = min(KEEP, known.credit + FILL * idle)
-                known.tokens += idle
-                known.unasked += idle
+                known.book()
             self._worth += (1.0 - (1.0 - DRIFT) ** idle) * (self._plain - self._worth)
