@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Self
 
 from edgegen.errors import EdgegenError, InputError, UnknownName
@@ -155,7 +156,8 @@ def record(result: Result) -> dict[str, Any]:
         "hypotheses": [
             {
                 "text": one.text,
-                "score": one.score,
+                # No text held the condition: JSON has no infinity.
+                "score": one.score if isfinite(one.score) else None,
                 "tokens": list(one.tokens),
                 "finish_reason": one.finish_reason,
             }
