@@ -17,7 +17,7 @@ help:
 	@echo "make bench-speculation  what drafts bring on real models, half an hour on a quiet machine"
 	@echo "make lint    ruff, mypy and pyright"
 	@echo "make format  let ruff rewrite what it can"
-	@echo "make docs    write docs/cli.md anew"
+	@echo "make docs    write docs/cli.md and docs/families.md anew"
 	@echo "make setup   the virtual environment in $(VENV); every other target does this first"
 
 setup: $(INSTALLED)
@@ -68,6 +68,7 @@ format: setup
 
 docs: setup
 	$(RUN) docs/generate_cli.py
+	$(RUN) docs/generate_families.py
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

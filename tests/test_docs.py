@@ -51,8 +51,9 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "\nmake test " in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-def test_the_command_line_page_is_what_the_commands_print() -> None:
-    script = ROOT / "docs" / "generate_cli.py"
+@pytest.mark.parametrize("page", ["cli", "families"])
+def test_a_generated_page_is_what_the_commands_and_tables_say(page: str) -> None:
+    script = ROOT / "docs" / f"generate_{page}.py"
     result = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 

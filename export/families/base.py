@@ -67,6 +67,12 @@ class Family(ABC):
 
     model_types: ClassVar[tuple[str, ...]]
     task: Task
+    # All tasks its checkpoints are exported for, where they are others than ``task``.
+    every_task: ClassVar[tuple[Task, ...]] = ()
+    # One line for docs/families.md: what it does not do.
+    limits: ClassVar[str] = ""
+    # Whether several of its texts can be decoded together.
+    batched: ClassVar[bool] = True
     # transformers has this architecture, so its class is the parity gate's truth.
     in_transformers: ClassVar[bool] = True
     parity_prompts: ClassVar[tuple[str, ...]] = (

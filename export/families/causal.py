@@ -1,4 +1,4 @@
-"""Decoder-only models of the Llama kind, one line of ``STYLES`` each.
+"""Decoder-only models of the Llama kind: one line of ``STYLES`` each.
 
 What differs between them is a ``Style``: norms, windows, rotary bases; biases are used where the
 checkpoint has them. Computation: transformers' folders of the same names (arXiv 2302.13971,
@@ -61,6 +61,7 @@ class Causal(Family):
 
     model_types = tuple(STYLES)
     task = "text-generation"
+    limits = "no experts; Gemma's text half alone; with windowed layers one by one in batches"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)

@@ -35,6 +35,8 @@ class CodeT5p(Family):
 
     model_types = ("codet5p",)
     task: Task = "text2text-generation"
+    every_task = ("text2text-generation", "text-generation", "feature-extraction")
+    limits = "a bundle holds one of its tasks"
     in_transformers = False
     parity_prompts = CodeGen.parity_prompts
 
@@ -54,7 +56,7 @@ class CodeT5p(Family):
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return ("text2text-generation", "text-generation", "feature-extraction")
+        return self.every_task
 
     @property
     def shape(self) -> Shape:

@@ -31,6 +31,8 @@ MASKS = ("[MASK]", "<mask>")
 class EncoderFamily(Family):
     """``encode`` alone. Every checkpoint gives embeddings; further tasks need its head."""
 
+    every_task = tuple(CLASSES.values())
+
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)
         self.task = task_of(checkpoint)

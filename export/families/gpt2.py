@@ -1,4 +1,4 @@
-"""GPT-2, alone or with cross-attention to an encoder's rows (transformers' ``models/gpt2``).
+"""GPT-2: alone or with cross-attention to an encoder's rows (transformers' ``models/gpt2``).
 
 Its matrices are stored ``[in, out]`` and in one piece for query, key and value; they are cut and
 turned when read.

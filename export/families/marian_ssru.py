@@ -25,6 +25,7 @@ class MarianSsru(Family):
 
     model_types = ("marian-ssru",)
     task = "text2text-generation"
+    limits = "single sentences: longer text is split; no `stateful` cache, having a state instead"
     in_transformers = False
     parity_prompts = (
         "The quick brown fox jumps over the lazy dog.",

@@ -118,6 +118,7 @@ class ModernBert(EncoderFamily):
     """One stack; the checkpoint's class says what is read off it."""
 
     model_types = ("modernbert",)
+    limits = "no text is generated"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)

@@ -24,6 +24,7 @@ class ModernBertDecoder(Family):
 
     model_types = ("modernbert-decoder",)
     task = "text-generation"
+    batched = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)

@@ -34,6 +34,8 @@ class Moonshine(Family):
 
     model_types = ("moonshine",)
     task = "automatic-speech-recognition"
+    limits = "no timestamps; one language a checkpoint; 30 seconds at a time, cut at pauses"
+    batched = False
     parity_prompts = ("speech-1.wav", "speech-2.wav")
 
     def __init__(self, checkpoint: Checkpoint) -> None:

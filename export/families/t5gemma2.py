@@ -32,6 +32,8 @@ class T5Gemma2(Family):
 
     model_types = ("t5gemma2",)
     task = "text2text-generation"
+    limits = "text only: no pictures"
+    batched = False
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__(checkpoint)

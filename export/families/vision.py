@@ -69,6 +69,8 @@ class VisionEncoderDecoder(Family):
 
     model_types = ("vision-encoder-decoder",)
     task = "image-to-text"
+    limits = "ViT or DeiT with TrOCR's or GPT-2's decoder; pictures of one size"
+    batched = False
     parity_prompts = ("picture 1", "picture 2")
 
     def __init__(self, checkpoint: Checkpoint) -> None:

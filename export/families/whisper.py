@@ -28,6 +28,8 @@ class Whisper(Family):
 
     model_types = ("whisper",)
     task = "automatic-speech-recognition"
+    limits = "windows of 30 seconds"
+    batched = False
     parity_prompts = ("speech-1.wav", "speech-2.wav")
 
     def __init__(self, checkpoint: Checkpoint) -> None:

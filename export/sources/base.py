@@ -24,6 +24,7 @@ class Source(Protocol):
     name: str
     takes: str  # one line for `edgegen sources`: what the user writes
     example: str
+    gives: tuple[str, ...] | None  # model types it yields; None: whatever it finds
 
     def matches(self, model: str) -> bool:
         """Whether ``model`` looks like this source's, by its spelling and the files there."""

@@ -23,6 +23,7 @@ class CTranslate2Source:
     name = "ctranslate2"
     takes = "a CTranslate2 folder of a Whisper model: model.bin (or its parts), tokenizer.json"
     example = "./faster-whisper-base"
+    gives: tuple[str, ...] | None = ("whisper",)
 
     def matches(self, model: str) -> bool:
         path = Path(model).expanduser()

@@ -19,7 +19,7 @@ from edgegen.errors import CheckpointError
 from ..checkpoint import Array, Blocks, Checkpoint, Origin, TokenizerFiles, Weight
 from .base import check_shapes, fingerprint, map_file, no_revision, one_line
 from .gguf_blocks import FORMATS, blocks_of
-from .gguf_config import config_of
+from .gguf_config import MODEL_TYPES, config_of
 from .gguf_file import Tensor, read_gguf
 from .gguf_layout import HEAD, LAYOUTS, Layout, parameters_of
 
@@ -32,6 +32,7 @@ class GgufSource:
     name = "gguf"
     takes = "a .gguf file, or a folder holding one"
     example = "./SmolLM2-135M-Instruct.Q4_1.gguf"
+    gives: tuple[str, ...] | None = tuple(MODEL_TYPES.get(name, name) for name in LAYOUTS)
 
     def matches(self, model: str) -> bool:
         path = Path(model).expanduser()

@@ -27,6 +27,7 @@ class HubSource:
     name = "hub"
     takes = "a Hugging Face hub id, organisation/name (cached; --revision picks a commit)"
     example = "google/flan-t5-small"
+    gives: tuple[str, ...] | None = None
 
     def matches(self, model: str) -> bool:
         return NAME.fullmatch(model) is not None and not Path(model).exists()

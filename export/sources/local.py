@@ -25,6 +25,7 @@ class LocalSource:
     name = "local"
     takes = "a transformers folder: config.json, *.safetensors or pytorch_model.bin, tokenizer.json"
     example = "./my-t5"
+    gives: tuple[str, ...] | None = None
 
     def matches(self, model: str) -> bool:
         return Path(model).expanduser().is_dir()

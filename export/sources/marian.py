@@ -48,6 +48,7 @@ class MarianSource:
     name = "marian"
     takes = "a Firefox Translations folder: Marian model*.bin, vocabulary .spm"
     example = "./firefox-en-pt"
+    gives: tuple[str, ...] | None = ("marian-ssru",)
 
     def matches(self, model: str) -> bool:
         path = Path(model).expanduser()

