@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from edgegen.errors import CheckpointError
-from edgegen.registry import Registry, unknown
+from edgegen.registry import Registry
 
 from ..checkpoint import Checkpoint
 from .base import Family
+from .nearest import nearest
 
 FAMILIES: Registry[type[Family]] = Registry(
     "family",
@@ -32,15 +33,17 @@ FAMILIES: Registry[type[Family]] = Registry(
 def family_of(checkpoint: Checkpoint) -> tuple[str, Family]:
     """The table's name and the family bound to this checkpoint; ``CheckpointError`` if none is."""
     refuse_experts(checkpoint)
-    known: list[str] = []
+    known: dict[str, str] = {}
     for name in FAMILIES:
         family = FAMILIES[name]
         if checkpoint.model_type in family.model_types:
             return name, family(checkpoint)
-        known += family.model_types
+        known |= dict.fromkeys(family.model_types, name)
+    near = nearest(checkpoint, known)
+    hint = f" The nearest is {near!r} (family {known[near]!r})." if near else ""
     raise CheckpointError(
-        unknown("model type", checkpoint.model_type, known)
-        + " docs/extend.md tells how to add a family."
+        f"unknown model type {checkpoint.model_type!r}.{hint} Known: {', '.join(sorted(known))}. "
+        "docs/extend.md tells how to add a family."
     )
 
 
