@@ -26,7 +26,7 @@ from edgegen.manifest import (
 from .checkpoint import Checkpoint
 from .encoder_parity import EncoderGate
 from .families import family_of
-from .families.base import Family
+from .families.base import Family, Task
 from .options import ExportOptions
 from .parity import Gate, worst
 from .sources import load
@@ -91,7 +91,7 @@ def check_task(options: ExportOptions, family: Family) -> None:
 
     asked = options.task.removesuffix("-with-past")
     asked = TasksManager.map_from_synonym(asked)
-    can = {str(task): task for task in family.tasks}
+    can: dict[str, Task] = {str(task): task for task in family.tasks}
     if asked not in can:
         raise ExportError(
             f"task {options.task!r}: this {family.checkpoint.model_type} model does "

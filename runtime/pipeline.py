@@ -115,10 +115,8 @@ class Pipeline:
         together: more words a second and no drafts. Texts are then those of one at a time up to
         rounding. Raises ``InputError``, ``CacheFull`` and ``DeviceError``.
         """
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise InputError(
-                f"batch_size must be a whole number of at least 1, got {batch_size!r}."
-            )
+        if batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size!r}.")
         if is_batch(source):
             if batch_size > 1 and self.bundle.manifest.encoding is None:
                 return self._together(source, options or DEFAULTS, batch_size)

@@ -45,7 +45,8 @@ def sources(name: str, count: int, seed: int = 0) -> list[list[int]]:
 
 
 def plain(**said: Any) -> GenerationOptions:
-    return GenerationOptions(**{"draft": "none", "max_new_tokens": 14, **said})
+    asked: dict[str, Any] = {"draft": "none", "max_new_tokens": 14, **said}
+    return GenerationOptions(**asked)
 
 
 @pytest.mark.parametrize("way", ["greedy", "sampled"])

@@ -80,7 +80,8 @@ def test_the_blocks_of_the_quickstart_and_of_beams_run_in_order(tmp_path: Path) 
     (tmp_path / "letter.txt").write_text("Dear friend,\n\nIt is late. We walk home.\n")
     for name in ("quickstart", "beams"):
         blocks = BLOCK.findall((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8"))
-        assert {language for language, _ in blocks} == {"sh", "python"}
+        assert {language for language, _ in blocks} <= {"sh", "python", "text"}
         for language, code in blocks:
-            run_block(language, code, tmp_path)
+            if language != "text":  # what a command prints
+                run_block(language, code, tmp_path)
     assert (tmp_path / "bundles" / "en-pt" / "edgegen.json").is_file()

@@ -57,7 +57,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Pa
 def written(checkpoint: Checkpoint, folder: Path, **said: Any) -> Manifest:
     said = {"min_agreement": 0.8, "parity_prompts": tuple(TEXTS), **said}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "load", lambda *_, **__: checkpoint)
+
+        def load(*_: Any, **__: Any) -> Checkpoint:
+            return checkpoint
+
+        patch.setattr(build, "load", load)
         return build.export(ExportOptions(model="tiny", output=folder, **said))
 
 

@@ -74,7 +74,7 @@ def test_drawings_give_the_tokens_transformers_generates(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("resample", range(6))
 def test_pictures_are_prepared_as_transformers_prepares_them(resample: int) -> None:
-    said = {
+    said: dict[str, Any] = {
         **PREPROCESSOR, "size": {"height": 41, "width": 40}, "resample": resample,
         "do_center_crop": True, "crop_size": {"height": 24, "width": 33},
     }  # fmt: skip
