@@ -39,6 +39,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "speech": msgspec.to_builtins(manifest.speech),
         "translation": msgspec.to_builtins(manifest.translation),
         "infill": msgspec.to_builtins(manifest.infill),
+        "conditions": msgspec.to_builtins(manifest.conditions),
         "encoding": msgspec.to_builtins(manifest.encoding),
         "image": msgspec.to_builtins(manifest.image),
         "has_chat_template": manifest.chat is not None,

@@ -66,11 +66,11 @@ Infill = Annotated[
     ),
 ]  # fmt: skip
 BatchSize = Annotated[
-    int,
-    Option(
-        "--batch-size", metavar="N", rich_help_panel=INPUT,
+    int | None,
+    option(
+        "--batch-size", panel=INPUT, metavar="N",
         help="Sources decoded together: more words a second, no drafts, and nothing is shown "
-        "before several are done.",
+        "before several are done. Default: 1.",
     ),
 ]  # fmt: skip
 Truncate = Annotated[

@@ -52,7 +52,7 @@ def run(
     suffix: arguments.Suffix = None,
     suffix_file: arguments.SuffixFile = None,
     infill: arguments.Infill = False,
-    batch_size: arguments.BatchSize = 1,
+    batch_size: arguments.BatchSize = None,
     truncate: arguments.Truncate = None,
     output_format: arguments.OutputFormat = "text",
     as_json: arguments.Json = False,
@@ -144,13 +144,14 @@ def generate(typed: dict[str, Any]) -> None:
             return
         output.check_bundle(pipeline.bundle.manifest, options)
         items = inputs(given, pipeline.bundle.manifest)
-        if typed["batch_size"] == 1:
+        together = 1 if typed["batch_size"] is None else typed["batch_size"]
+        if together == 1:
             for item in items:
                 output.write(pipeline, item, options)
             return
         # Enough of them for seats that fall free to be taken at once.
-        while part := list(islice(items, READ_AHEAD * typed["batch_size"])):
-            output.write_together(pipeline, part, options, typed["batch_size"])
+        while part := list(islice(items, max(1, READ_AHEAD * together))):
+            output.write_together(pipeline, part, options, together)
 
 
 def generation_options(typed: dict[str, Any]) -> GenerationOptions:
