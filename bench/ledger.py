@@ -2,12 +2,14 @@
 
     python bench/ledger.py                          go on where the last run stopped
     python bench/ledger.py --models firefox-en-pt --inputs 3
+    python bench/ledger.py --full                   every combination of every input: days
     python bench/ledger.py --report                 what the ledger holds, as Markdown
 
-Each model in each precision writes up to 64 tokens for each of 30 inputs, greedily and with seeded
-sampling; then every drafter does, those that propose trees also held to chains. All tokens have to
-be equal. Few inputs of everything come before many of anything, so a part of a ledger is evidence
-too. Bundles are exported once, into the user's cache folder.
+A model writes up to 64 tokens for each of 30 inputs; then every drafter does, those that propose
+trees also held to chains. All tokens have to be equal. The first input meets every drafter,
+greedily and with seeded sampling, on every kind of graph; the others are compared pairwise: every
+two of input, drafter, mode and graphs meet at least once. Bundles are exported once, into the
+user's cache folder.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ MODES: dict[str, dict[str, Any]] = {
     "sampled": {"do_sample": True, "temperature": 0.8, "top_p": 0.95},
 }
 NEW, ASSISTANT = 64, 8
-WAVES = (1, 3, 10, INPUTS)  # inputs of every bundle before the next wave
+# Inputs of every bundle in every combination before the next wave.
+FIRST, WAVES = 1, (3, 10, INPUTS)
+Place = tuple[int, int]  # of a bundle among the model's, and their number
 
 
 def drafters(subject: Subject) -> list[str]:
@@ -177,23 +181,40 @@ def first_difference(ours: Sequence[int], theirs: Sequence[int]) -> int | None:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), shorter)
 
 
+def pairwise(place: Place, index: int, mode: int, drafter: int) -> bool:
+    """Whether a comparison belongs to the smaller plan, in which each drafter meets each input
+    once and every other two factors meet as evenly (all-pairs testing; Cohen et al., "The AETG
+    System", 1997)."""
+    which, count = place
+    turn = index // len(MODES) + drafter
+    return (index + drafter) % len(MODES) == mode and turn % count == which
+
+
 def missing(
-    ledger: Ledger, subject: Subject, digest: str, inputs: range
+    ledger: Ledger, subject: Subject, digest: str, inputs: range, place: Place | None = None
 ) -> Iterator[tuple[int, str, str]]:
-    """Input, mode and drafter of every comparison the ledger does not hold, references first."""
+    """Input, mode and drafter of every comparison the ledger does not hold, references first;
+    given a place, of those compared pairwise."""
     for index in inputs:
         source = subject.sources[index]
-        for mode in MODES:
+        for number, mode in enumerate(MODES):
             case = case_of(source, options_of(source, index, mode))
-            for drafter in (PLAIN, *drafters(subject)):
+            wanted = [
+                name
+                for at, name in enumerate(drafters(subject))
+                if place is None or pairwise(place, index, number, at)
+            ]
+            for drafter in (PLAIN, *wanted) if wanted else ():
                 if ledger.get((digest, case, mode, drafter)) is None:
                     yield index, mode, drafter
 
 
-def compare(ledger: Ledger, subject: Subject, inputs: range) -> Iterator[Entry]:
+def compare(
+    ledger: Ledger, subject: Subject, inputs: range, place: Place | None = None
+) -> Iterator[Entry]:
     """What is missing of these inputs, added to the ledger one by one."""
     digest = digest_of(subject.bundle(), subject.draft() if subject.draft else None)
-    todo = list(missing(ledger, subject, digest, inputs))
+    todo = list(missing(ledger, subject, digest, inputs, place))
     if not todo:
         return
     bench = Bench(subject)
@@ -207,23 +228,28 @@ def compare(ledger: Ledger, subject: Subject, inputs: range) -> Iterator[Entry]:
             yield entry
 
 
-def run(ledger: Ledger, chosen: Sequence[Subject], inputs: int) -> int:
-    """Wave by wave; returns how many comparisons differed."""
-    differing, done = 0, 0
-    for end in WAVES:
-        until = min(end, inputs)
+def run(ledger: Ledger, chosen: Sequence[Subject], inputs: int, *, full: bool = False) -> int:
+    """The first input in every combination, all of them pairwise, then with ``full`` wave by wave
+    in every combination; returns how many comparisons differed."""
+    of_model = {one.model: [x for x in chosen if x.model == one.model] for one in chosen}
+    differing = 0
+    rounds = [(min(FIRST, inputs), True), (inputs, False)]
+    rounds += [(min(end, inputs), True) for end in WAVES if full]
+    for until, every in rounds:
         for subject in chosen:
             start, count = perf_counter(), 0
-            for entry in compare(ledger, subject, range(done, until)):
+            kin = of_model[subject.model]
+            place = None if every else (kin.index(subject), len(kin))
+            for entry in compare(ledger, subject, range(until), place):
                 count += 1
                 if not entry.equal:
                     differing += 1
                     print(f"DIFFERS {entry}", flush=True)
             if count:
                 name = f"{subject.model} {subject.format} {subject.precision}"
+                how = "" if every else " pairwise"
                 seconds = perf_counter() - start
-                print(f"{name}: inputs to {until}, {count} lines, {seconds:.0f} s", flush=True)
-        done = until
+                print(f"{name}: inputs to {until}{how}, {count} lines, {seconds:.0f} s", flush=True)
     return differing
 
 
@@ -237,11 +263,17 @@ def main() -> int:
     parser.add_argument(
         "--inputs", type=int, default=INPUTS, choices=range(1, INPUTS + 1), metavar="N"
     )
+    parser.add_argument("--full", action="store_true", help="every combination, not pairwise")
     parser.add_argument("--report", action="store_true", help="compute nothing, print the tables")
     asked = parser.parse_args()
     with Ledger(asked.ledger) as ledger:
         if not asked.report:
-            run(ledger, list(subjects(asked.models, asked.precisions)), asked.inputs)
+            run(
+                ledger,
+                list(subjects(asked.models, asked.precisions)),
+                asked.inputs,
+                full=asked.full,
+            )
         print(report(ledger.entries.values()))
         return int(any(not entry.equal for entry in ledger.entries.values()))
 

@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 from importlib import import_module
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,37 @@ def test_other_options_sources_or_graphs_are_compared_anew(
         digests = [ledger.digest_of(subject.bundle()), "another"]
         todo = [len(list(ledger.missing(found, subject, one, range(1)))) for one in digests]
         assert todo == [0, each]
+
+
+def test_pairwise_each_two_factors_meet_and_each_drafter_meets_each_input_once(
+    subject: Any,
+) -> None:
+    for bundles in (1, 3, 5):
+        met = [
+            (index, mode, drafter, which)
+            for which in range(bundles)
+            for index in range(models.INPUTS)
+            for mode in range(len(ledger.MODES))
+            for drafter in range(len(ledger.drafters(subject)))
+            if ledger.pairwise((which, bundles), index, mode, drafter)
+        ]
+        sizes = models.INPUTS, len(ledger.MODES), len(ledger.drafters(subject)), bundles
+        assert len(met) == sizes[0] * sizes[2]
+        for one, other in combinations(range(4), 2):
+            pairs = {(case[one], case[other]) for case in met}
+            assert len(pairs) == sizes[one] * sizes[other]
+
+
+def test_the_plan_is_pairwise_but_for_the_first_input(subject: Any, tmp_path: Path) -> None:
+    with lines.Ledger(tmp_path / "ledger.jsonl") as found:
+        ledger.run(found, [subject], 3)
+        count, modes = len(ledger.drafters(subject)), len(ledger.MODES)
+        pairs = [entry for entry in found.entries.values() if entry.drafter != lines.PLAIN]
+        assert len(pairs) == count * modes + 2 * count
+        references = len(found.entries) - len(pairs)
+        assert references == 3 * modes
+        ledger.run(found, [subject], 3, full=True)
+        assert len(found.entries) == 3 * modes * (1 + count)
 
 
 def test_what_differs_is_told_and_counted(
