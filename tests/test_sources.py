@@ -100,6 +100,7 @@ def test_every_source_recognises_its_own_example_of_spelling_or_files(
 ) -> None:
     examples = {
         "pypi": "pypi:whisper-base",
+        "random": "random:encoder-decoder-30m",
         "gguf": str(write_gguf(tmp_path / "m.gguf", "llama")),
         "ctranslate2": str(write_ct2(tmp_path / "ct2", ct2_whisper())),
         "marian": str(write_marian(tmp_path / "marian", spm)),

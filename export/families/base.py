@@ -74,7 +74,7 @@ class Family(ABC):
     # Whether several of its texts can be decoded together.
     batched: ClassVar[bool] = True
     # transformers has this architecture, so its class is the parity gate's truth.
-    in_transformers: ClassVar[bool] = True
+    in_transformers: bool = True
     parity_prompts: ClassVar[tuple[str, ...]] = (
         "The quick brown fox jumps over the lazy dog.",
         "In 1969, three astronauts flew to the Moon; two of them walked on it!",

@@ -46,6 +46,8 @@ class T5Gemma2(Family):
         if not tables:
             raise CheckpointError(f"t5gemma2: expected {TABLES[0]} among the weights; got none.")
         self.table = tables[0]
+        # Without the tower that reads pictures it is a model transformers cannot hold.
+        self.in_transformers = any(".vision_tower." in name for name in weights)
         self.image_end = next((name for name in IMAGE_ENDS if name in weights), None)
 
     @property

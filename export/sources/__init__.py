@@ -22,11 +22,12 @@ __all__ = [
     "source_of",
 ]
 
-# In the order they are asked: a prefix, then file formats, then any folder, then the hub's names.
+# In the order they are asked: prefixes, then file formats, then any folder, then the hub's names.
 SOURCES: Registry[type[Source]] = Registry(
     "source",
     {
         "pypi": "edgegen.export.sources.pypi:PypiSource",
+        "random": "edgegen.export.sources.random:RandomSource",
         "gguf": "edgegen.export.sources.gguf:GgufSource",
         "ctranslate2": "edgegen.export.sources.ctranslate2:CTranslate2Source",
         "marian": "edgegen.export.sources.marian:MarianSource",
