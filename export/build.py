@@ -30,6 +30,7 @@ from .families.base import Family, Task
 from .options import ExportOptions
 from .parity import Gate, worst
 from .sources import load
+from .static_parity import check_static
 
 Progress = Callable[[str], None]
 VERSIONED = (
@@ -122,6 +123,7 @@ def gate(
     for variants in written:
         say(f"checking {variants['decode'].format} against it")
         parts = {name: one for name, one in variants.items() if "+" not in name}
+        fixed = {name: one for name, one in variants.items() if one.static}
         checks: list[Parity] = []
         for names in decoders(variants):
             parity = against.check(writer.folder, {**parts, "decode": variants[names[0]]})
@@ -129,16 +131,19 @@ def gate(
             for name in names if parity.rows_error == 0 else ():
                 precision = msgspec.structs.replace(variants[name].precision, rows="bit")
                 variants[name] = msgspec.structs.replace(variants[name], precision=precision)
+        if fixed:
+            say(f"checking {len(fixed)} graphs of fixed sizes")
+            checks.append(check_static(against, writer.folder, fixed))
         results.append(worst(checks))
     return tuple(results)
 
 
 def decoders(variants: Mapping[str, Variant]) -> list[list[str]]:
-    """Names of the decode graphs, those with the same cache together: a tap reads the logits and
-    changes nothing before them."""
+    """Names of the decode graphs of any size, those with the same cache together: a tap reads the
+    logits and changes nothing before them."""
     alike: dict[str, list[str]] = {}
     for name, variant in variants.items():
-        if name.partition("+")[0] == "decode":
+        if name.partition("+")[0] == "decode" and not variant.static:
             alike.setdefault(variant.cache.kind, []).append(name)
     return list(alike.values())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,52 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 CACHES: tuple[CacheKind, ...] = ("append", "stateful")
 TAPS = ("topk", "hidden")
+MOST_STATIC = 2**15
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaticSizes:
+    """Sizes of graphs for devices that compile fixed shapes; a graph for each combination.
+
+    ``source`` tokens a source may have, ``cache`` rows of the text that stand before a call,
+    ``tokens`` rows of a call: 1, and a draft with the token before it.
+    """
+
+    source: tuple[int, ...] = (32, 64, 128, 256)
+    cache: tuple[int, ...] = (64, 128, 256)
+    tokens: tuple[int, ...] = (1, 8)
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"{name}={','.join(map(str, sizes))} (use numbers from 1 to {MOST_STATIC}, rising)"
+            for name, sizes in (
+                ("source", self.source), ("cache", self.cache), ("tokens", self.tokens),
+            )
+            if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1
+            or sizes[-1] > MOST_STATIC
+        ]  # fmt: skip
+        if self.tokens == (1,):
+            faults.append("tokens=1 (use a larger size too, which drafts are verified with)")
+        if faults:
+            raise ExportError(f"static sizes: {'; '.join(faults)}.")
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> StaticSizes:
+        """From ``source=32,64 cache=64 tokens=1,8``; what is left out has its default."""
+        said: dict[str, tuple[int, ...]] = {}
+        names = [field.name for field in fields(cls)]
+        for word in " ".join(words).split():
+            name, equals, sizes = word.partition("=")
+            numbers = sizes.split(",")
+            if name not in names or not equals or not all(map(str.isdecimal, numbers)):
+                raise ExportError(
+                    f"static sizes: {word!r} is not one of source=N,N..., cache=N,N... and "
+                    "tokens=N,N...; write e.g. --static source=32,64 cache=64,128 tokens=1,8."
+                )
+            if name in said:
+                raise ExportError(f"static sizes: {name} is said twice; give all of it at once.")
+            said[name] = tuple(map(int, numbers))
+        return cls(**said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +74,7 @@ class ExportOptions:
     ``hidden``, what the logits are made of, for classifiers of conditions.
     ``caches`` are the ways an OpenVINO decoder may hold keys and values, a graph each over the same
     weights: outside it (``append``) or inside (``stateful``).
+    ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights.
     """
 
     model: str
@@ -40,6 +88,7 @@ class ExportOptions:
     min_agreement: float = 0.9
     taps: tuple[str, ...] = ()
     caches: tuple[CacheKind, ...] = ("append",)
+    static: StaticSizes | None = None
     task: str | None = None
     revision: str | None = None
     cache_dir: Path | None = None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgegen.devices import Session
 from edgegen.devices.device import Request
+from edgegen.graph import Graph
 from edgegen.manifest import Variant
 
 from .ops.specs import HIDDEN
@@ -49,6 +50,33 @@ def memory_of(
     return {**found, "source_mask": mask}
 
 
+def filled(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Feeds of a graph of fixed sizes, grown to them: what is added is hidden or not looked at.
+
+    Rows and columns are added at the end, but past rows end where the new ones begin, and states
+    are added in front.
+    """
+    found: dict[str, Array] = {}
+    rows = feeds["tokens"].shape[1]
+    room = next(int(port.shape[1]) for port in graph.inputs if port.name == "tokens")
+    for port in graph.inputs:
+        given = feeds[port.name]
+        shape = tuple(map(int, port.shape))
+        hides = port.name in ("visible", "source_mask")
+        grown = np.full(shape, HIDDEN if hides else 0, given.dtype)
+        if port.name in ("visible", "key_positions"):
+            past, wide = given.shape[-1] - rows, shape[-1] - room
+            lines = (slice(0, 1), slice(0, rows))[: given.ndim - 1]
+            grown[(*lines, slice(0, past))] = given[..., :past]
+            grown[(*lines, slice(wide, wide + rows))] = given[..., past:]
+        elif port.name.startswith("state_"):
+            grown[shape[0] - len(given) :] = given
+        else:
+            grown[tuple(map(slice, given.shape))] = given
+        found[port.name] = grown
+    return found
+
+
 def names(session: Session) -> frozenset[str]:
     return session.graph.input_names()
 
@@ -68,7 +96,7 @@ class Stepper:
         self.session, self.kind, self.memory = session, variant.cache.kind, dict(memory)
         # A backend's own memory belongs to its request; others start anew each call.
         self.request = session.request() if self.kind == "stateful" else None
-        self.length = 0
+        self.length, self.static = 0, variant.static
         cache = variant.cache
         heads, dim = cache.heads, cache.head_dim
         self.window = {i: cache.window for i in cache.window_layers}
@@ -117,6 +145,8 @@ class Stepper:
         if self.held + n + self.spare > self.recent:
             self._forget()
         feeds: dict[str, Array] = {
+            **self.memory,
+            **self.cache,
             "tokens": np.array([tokens], np.int64),
             "positions": np.array([depth], np.int64) + past,
             "past_length": np.array([past], np.int64),
@@ -127,7 +157,11 @@ class Stepper:
             "logit_rows": np.arange(n, dtype=np.int64),
             "kept": np.arange(past, dtype=np.int64),
         }
-        found = run(self.session, {**feeds, **self.memory, **self.cache}, self.request)
+        if self.static:
+            feeds = filled(self.session.graph, feeds)
+        found = run(self.session, feeds, self.request)
+        if self.static:
+            found = {name: rows[:, :n] for name, rows in found.items()}
         if stand:
             self.length += n
             self.held += n

@@ -36,7 +36,7 @@ from edgegen.bundle_writer import BundleWriter
 from edgegen.export.build import check_task, manifest_of
 from edgegen.export.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 from edgegen.export.families import family_of
-from edgegen.export.options import CacheKind, ExportOptions, Format, WeightFormat
+from edgegen.export.options import CacheKind, ExportOptions, Format, StaticSizes, WeightFormat
 from edgegen.export.sources.marian import _shapes  # pyright: ignore[reportPrivateUsage]
 from edgegen.manifest import GenerationDefaults, Tokenizer
 
@@ -160,6 +160,7 @@ def write_bundle(
     caches: tuple[CacheKind, ...] = ("append",),
     group_size: int = 32,
     task: str | None = None,
+    static: StaticSizes | None = None,
     words: TokenizerFiles | None = None,
     **overrides: Any,
 ) -> Path:
@@ -178,6 +179,7 @@ def write_bundle(
         group_size=group_size,
         taps=taps,
         caches=caches,
+        static=static,
     )
     check_task(options, family)
     with BundleWriter(folder) as writer:

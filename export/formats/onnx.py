@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..ops.onnx_ops import OnnxOps, value_info
 from ..options import ExportOptions
 from ..quantisers import QUANTISERS
 from ..quantisers.base import Quantiser
+from . import onnx_static
 from .weight_file import WeightFile
 
 # MatMulNBits gives a row the same bits alone and among others up to this block.
@@ -66,7 +68,6 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     """Write every graph of the family into ``folder``; variants by component, ``decode+topk``
     being a further variant of ``decode``."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = WeightFile(folder / "weights.data")
     weights = family.weights()
     quantiser: Quantiser | None = None
     if options.weight_format in QUANTISERS:
@@ -76,20 +77,21 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     kind, later_rows = cache_kind(family.shape), family.shape.bidirectional_prompt
     # Wide blocks already make a row depend on its neighbours by rounding.
     equal_rows = quantiser is None or options.group_size <= EQUAL_BLOCK
-    for name in family.graph_names():
-        dense = name == "features"
-        ops = FusedOps(
-            family.graph(name, kind),
-            weights,
-            file,
-            half=options.weight_format == "fp16" and not dense,
-            quantiser=None if dense else quantiser,
-            equal_rows=name == "decode" and equal_rows,
-            later_rows=later_rows,
-        )
-        model, graphs[name] = record(family, name, ops)
-        onnx.save(model, folder / f"{name}.onnx")
-    file.close()
+    with closing(WeightFile(folder / "weights.data")) as file:
+        for name in family.graph_names():
+            dense = name == "features"
+            ops = FusedOps(
+                family.graph(name, kind),
+                weights,
+                file,
+                half=options.weight_format == "fp16" and not dense,
+                quantiser=None if dense else quantiser,
+                equal_rows=name == "decode" and equal_rows,
+                later_rows=later_rows,
+            )
+            model, graphs[name] = record(family, name, ops)
+            onnx.save(model, folder / f"{name}.onnx")
+        fixed = onnx_static.write(family, folder, options, weights, file)
     precision = precision_of(options, quantiser)
     variants = {
         name: Variant(
@@ -103,7 +105,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         )
         for name, graph in graphs.items()
     }
-    return variants | tapped(folder, variants, options, family.shape.width)
+    return variants | tapped(folder, variants, options, family.shape.width) | fixed
 
 
 def tapped(

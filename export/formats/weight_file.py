@@ -30,7 +30,7 @@ class WeightFile:
 
     def tensor(self, name: str, array: NDArray[Any]) -> TensorProto:
         """An initialiser: inline when small, else a reference into this file."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # ascontiguousarray makes a list of a scalar
         if array.nbytes <= INLINE:
             return onnx.numpy_helper.from_array(array, name)
         offset, length = self.place(array)

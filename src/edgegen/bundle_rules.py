@@ -193,7 +193,8 @@ def _variant_faults(where: str, variant: Variant, listed: set[str]) -> Iterator[
     for path in variant.weights:
         if beside not in PurePosixPath(path).parents:
             yield f"{where} has weights {shown(path)} outside the folder of its graph"
-    for side in (variant.graph.inputs, variant.graph.outputs):
+    fixed = variant.fixed().graph
+    for side in (fixed.inputs, fixed.outputs):
         if len({port.name for port in side}) < len(side):
             yield f"{where} names a port twice"
         for port in side:

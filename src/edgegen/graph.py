@@ -6,7 +6,7 @@ two ports of one call must have the same size. ``"past+n"`` is a sum of named di
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,6 +74,31 @@ def resolve(shape: tuple[Dim, ...], sizes: Mapping[str, int]) -> tuple[int, ...]
             return None
         found.append(sum(sizes[term] for term in terms))
     return tuple(found)
+
+
+def free_dims(ports: Iterable[Port]) -> frozenset[str]:
+    """Names of dimensions that stand in the ports' shapes, alone or in sums."""
+    return frozenset(
+        term
+        for port in ports
+        for dim in port.shape
+        if isinstance(dim, str)
+        for term in dim.split("+")
+    )
+
+
+def pinned(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """The graph with the dimensions that ``sizes`` tells as numbers; others stay free."""
+
+    def pin(port: Port) -> Port:
+        shape = tuple((resolve((dim,), sizes) or (dim,))[0] for dim in port.shape)
+        return msgspec.structs.replace(port, shape=shape)
+
+    return Graph(
+        name=graph.name,
+        inputs=tuple(map(pin, graph.inputs)),
+        outputs=tuple(map(pin, graph.outputs)),
+    )
 
 
 def _port_faults(port: Port, array: Any, sizes: dict[str, int]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from edgegen.graph import Graph
+from edgegen.graph import Graph, pinned
 
 SCHEMA_VERSION = "2.0"
 
@@ -106,6 +106,15 @@ class Variant(Part, frozen=True, kw_only=True):
     settings: dict[str, str] = {}
     # Static shapes by free dimension, e.g. {"S": 64, "past": 128, "n": 8}; empty is dynamic.
     buckets: dict[Name, Positive] = {}
+
+    @property
+    def static(self) -> bool:
+        """Whether the graph takes one size only; how many rows a buffer has is another matter."""
+        return bool(self.buckets.keys() - {"capacity"})
+
+    def fixed(self) -> Variant:
+        """The variant with the sizes of its buckets in its ports, as a device compiles it."""
+        return msgspec.structs.replace(self, graph=pinned(self.graph, self.buckets))
 
 
 class Component(Part, frozen=True, kw_only=True):

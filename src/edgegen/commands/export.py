@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import Argument, Option
 
 from .console import print_json, stdout
 from .lists import words
@@ -27,6 +27,7 @@ not, nothing is written. A bundle that is already in DIR is replaced, once the n
   edgegen export -m pypi:firefox-en-pt -o bundles/en-pt --weight-format int8
   edgegen export -m ./my-whisper -o bundles/asr --weight-format int8 --format onnx,openvino
   edgegen export -m ./my-t5 -o bundles/t5 --weight-format int4 --group-size 64 --min-agreement 0.8
+  edgegen export -m ./my-t5 -o bundles/t5 --static source=32,64 cache=64,128 tokens=1,8
 
 Needs pip install 'edgegen\\[export]'. Running the bundle does not.
 """
@@ -98,6 +99,22 @@ Caches = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+Static = Annotated[
+    list[str] | None,
+    Option(
+        "--static",
+        metavar="SIZES",
+        help="Graphs of fixed sizes besides, for NPUs and other devices that compile one shape: "
+        "source=N,N... tokens of a source, cache=N,N... rows of the text, tokens=N,N... rows of a "
+        "call. What is left out is source=32,64,128,256 cache=64,128,256 tokens=1,8.",
+        show_default=False,
+        rich_help_panel=WEIGHTS,
+    ),
+]
+Sizes = Annotated[
+    list[str] | None,
+    Argument(metavar="SIZES", help="More words of --static.", show_default=False),
+]
 Task = Annotated[
     str | None,
     Option(
@@ -167,6 +184,8 @@ def export(
     symmetric: Symmetric = None,
     taps: Taps = "",
     caches: Caches = "append",
+    static: Static = None,
+    sizes: Sizes = None,
     parity_prompts: ParityPrompts = None,
     min_agreement: MinAgreement = 0.9,
     no_parity: NoParity = False,
@@ -175,8 +194,11 @@ def export(
     cache_dir: CacheDir = None,
     as_json: Json = False,
 ) -> None:
-    from edgegen.export.options import ExportOptions
+    from edgegen.errors import ExportError
+    from edgegen.export.options import ExportOptions, StaticSizes
 
+    if sizes and not static:
+        raise ExportError(f"{sizes[0]!r} belongs to no option; did you leave out --static?")
     options = ExportOptions(
         model=model,
         output=output,
@@ -186,6 +208,7 @@ def export(
         symmetric=symmetric,
         taps=words(taps),
         caches=words(caches),  # type: ignore[arg-type]
+        static=None if static is None else StaticSizes.parse([*static, *(sizes or ())]),
         parity=not no_parity,
         parity_prompts=() if parity_prompts is None else read_prompts(parity_prompts),
         min_agreement=min_agreement,

@@ -1,0 +1,25 @@
+"""The ``plain`` lowering for graphs whose sizes are numbers: loops are written out."""
+
+from __future__ import annotations
+
+from .onnx_ops import OnnxOps
+
+
+class StaticOps(OnnxOps):
+    """``tokens`` has a number of rows when a decoder is recurrent; other graphs need none."""
+
+    def follow_parents(
+        self, keep: str, gain: str, states: str, parents: str, positions: str
+    ) -> str:
+        """As many turns as there are rows: a row is right when its parent is, and stays so."""
+        rows = next(port for port in self.graph.inputs if port.name == "tokens").shape[1]
+        if not isinstance(rows, int):
+            raise ValueError(f"a static recurrent graph must say its rows, not {rows}")
+        keeps = self.node("Flatten", [keep], axis=2)
+        gains = found = self.node("Flatten", [gain], axis=2)
+        standing = self.node("Shape", [states], start=0, end=1)
+        places = self.add(self.reshape(parents, (-1,)), standing)
+        for _ in range(rows):
+            before = self.gather(self.concat([states, found], 0), places, 0)
+            found = self.add(self.mul(keeps, before), gains)
+        return self.unsqueeze(found, 0)
