@@ -23,7 +23,7 @@ from edgegen.devices import device_named
 from edgegen.devices.machine import processor
 from edgegen.errors import DeviceError, DeviceMissing, EdgegenError, InputError
 from edgegen.runtime.drafters import DRAFTERS
-from edgegen.runtime.engine import choose_variant
+from edgegen.runtime.variants import choose_variant
 from edgegen.runtime.options import GenerationOptions
 
 from .child import Answer

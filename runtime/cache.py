@@ -19,6 +19,7 @@ from edgegen.errors import BundleError, CacheFull
 from edgegen.manifest import Cache, Variant
 
 from .buffers import TRAIL, Buffers, Floats, check_room
+from .static import StaticRequest, too_large
 
 Ints = NDArray[np.int64]
 
@@ -171,6 +172,33 @@ class AppendCache(_Rows):
             buffers.array[at, :, held : held + n] = outputs[f"new_{name}"]
 
 
+class StaticCache(AppendCache):
+    """Past rows in buffers as large as a static graph's past, rows lying by position; what does
+    not stand is hidden. A text that outgrows one size goes on in the next."""
+
+    def __init__(self, variant: Variant, request: Request, limit: int, memory: Feeds) -> None:
+        if not isinstance(request, StaticRequest):
+            raise ValueError("a static cache needs the request of a static session")
+        super().__init__(variant, request, 0, memory)
+        self._limit, self._sizes = limit, request.caches()
+        self._feeds: Feeds = {}
+        self._fed: tuple[Floats | None, int] = None, 0  # the memory and size the feeds are of
+
+    def before(self, n: int, back: int = 1) -> Feeds:
+        check_room(self.length + n, self._limit)
+        size = next((size for size in self._sizes if size >= self.length), None)
+        if size is None:
+            raise too_large("decode", "past", self.length, self._sizes[-1])
+        (buffers,) = self._all
+        buffers.reserve(max(size, self.length + n))
+        if self._fed[0] is not buffers.array or self._fed[1] != size:
+            self._fed = buffers.array, size
+            self._feeds = {
+                f"past_{name}": buffers.array[at, :, :size] for _, name, at in self._names
+            }
+        return self._feeds
+
+
 class StatefulCache:
     """Keys and values lie in the request; here is only which of its rows stand.
 
@@ -304,6 +332,7 @@ class RecurrentCache:
 KINDS: Mapping[str, Callable[[Variant, Request, int, Feeds], KVCache]] = {
     "in_place": InPlaceCache,
     "append": AppendCache,
+    "static": StaticCache,
     "stateful": StatefulCache,
     "recurrent": RecurrentCache,
 }
@@ -330,4 +359,5 @@ def open_cache(
     if branching:
         every = msgspec.structs.replace(variant.cache, window=0)
         variant = msgspec.structs.replace(variant, cache=every)
-    return KINDS[variant.cache.kind](variant, request, limit, memory or {})
+    static = variant.static and variant.cache.kind == "append"
+    return KINDS["static" if static else variant.cache.kind](variant, request, limit, memory or {})

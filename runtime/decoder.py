@@ -16,6 +16,7 @@ from edgegen.manifest import Variant
 
 from .cache import KVCache, open_cache
 from .lineage import Lineage
+from .static import StaticRequest
 from .verify import ancestors, depths
 
 # Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
@@ -132,7 +133,9 @@ class Decoder:
 
     @property
     def chunk(self) -> int:
-        """Rows of a prompt a call takes."""
+        """Rows a call takes, of a prompt or with a draft."""
+        if isinstance(self._request, StaticRequest):
+            return self._request.rows(self.length)
         return max(PREFILL_CHUNK, self._prefix)
 
     @property

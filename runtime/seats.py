@@ -46,7 +46,7 @@ class SeatedCache:
 def can_seat(decoder: Decoder) -> bool:
     """Whether the text's memory is of a kind that several texts can have side by side."""
     record = decoder.variant.cache
-    plain = not record.window_layers and not record.memory_first
+    plain = not record.window_layers and not record.memory_first and not decoder.variant.static
     return not decoder.branching and plain and record.kind in ("in_place", "append", "recurrent")
 
 

@@ -101,7 +101,8 @@ def measure_engine(engine: Engine) -> Costs:
         length = min(SOURCE, manifest.generation.max_source or SOURCE)
         memory = engine.remember_ids([token] * length)
     most = manifest.generation.max_positions // 2 or MOST + 1
-    return measure(engine.decoder(memory), token, most=min(MOST + 1, most))
+    decoder = engine.decoder(memory)
+    return measure(decoder, token, most=min(MOST + 1, most, decoder.chunk))
 
 
 def costs_key(engine: Engine) -> dict[str, str]:

@@ -117,7 +117,8 @@ class SpeculativeDecoding(Generation):
         return verdict
 
     def _drafted(self, pending: int) -> Draft:
-        limit = min(self.budget.limit(pending), self.stopping.room - 1)
+        room = min(self.stopping.room - 1, self.target.chunk - pending)
+        limit = min(self.budget.limit(pending), room)
         left, self._left = self._left, ()
         if limit < 1:
             return NOTHING

@@ -23,15 +23,15 @@ from ..verify import Draft, Lossless
 from .base import Context, Materials
 from .realign import Bridge, Same
 
-# Rows of a prompt fed to the draft in one call, as the target's own prefill does.
-CHUNK = 512
-
 
 class DraftDecoder(Protocol):
-    """A decoder that can go back. ``reach`` is the most rows up to ``length`` it can go back to."""
+    """A decoder that can go back. ``reach`` is the most rows up to ``length`` it can go back to,
+    ``chunk`` the most a call takes."""
 
     @property
     def length(self) -> int: ...
+    @property
+    def chunk(self) -> int: ...
     def forward(
         self, tokens: Sequence[int], parents: Sequence[int] | None = None, first_row: int = 0
     ) -> Scores: ...
@@ -150,7 +150,7 @@ class ModelDrafter:
             decoder.keep(stands)
             del fed[stands:]
         while True:
-            part = ids[len(fed) : len(fed) + CHUNK]
+            part = ids[len(fed) : len(fed) + decoder.chunk]
             scores = decoder.forward(part, first_row=len(part) - 1)
             decoder.keep(len(fed) + len(part))
             fed += part

@@ -1,0 +1,78 @@
+"""Which of a bundle's graphs a device runs."""
+
+from __future__ import annotations
+
+from edgegen.bundle import Bundle
+from edgegen.devices import Device
+from edgegen.errors import BundleError
+from edgegen.manifest import Variant
+
+
+def choose_variant(
+    bundle: Bundle,
+    component: str,
+    device: Device,
+    precision: str | None = None,
+    *,
+    static: bool = False,
+) -> Variant:
+    """The variant of a component this device takes: the smallest weights, then the cache it likes
+    best. Of static variants, which ``static`` or the device asks for, one of many sizes."""
+    order = ("int4", "int8", "bf16", "fp16", "fp32")
+    limits, found = device.limits, bundle.component(component).variants
+    static = static or limits.static_shapes
+    fits = [
+        variant
+        for variant in found
+        if variant.format in limits.formats
+        and variant.precision.weight_format in limits.weight_formats
+        and variant.cache.kind in limits.caches
+        and variant.static == static
+        and (precision is None or variant.precision.weight_format == precision)
+    ]
+    if not fits:
+        has = ", ".join(dict.fromkeys(described(variant) for variant in found))
+        way_out = f"--format {limits.formats[0]}" + " --static" * static
+        asked = f" in {precision}" if precision else ""
+        raise BundleError(
+            f"{bundle.path}: {device.name} runs none of the variants of {component}{asked}; "
+            f"the bundle has {has}. Export with {way_out}."
+        )
+    return min(
+        fits,
+        key=lambda variant: (
+            order.index(variant.precision.weight_format),
+            limits.caches.index(variant.cache.kind),
+            len(variant.graph.outputs),
+        ),
+    )
+
+
+def described(variant: Variant) -> str:
+    return f"{variant.format} {variant.precision.weight_format}" + " static" * variant.static
+
+
+def sizes_of(bundle: Bundle, component: str, chosen: Variant) -> list[Variant]:
+    """The static variants that are ``chosen`` in other sizes."""
+    return [
+        one
+        for one in bundle.component(component).variants
+        if one.static
+        and (one.format, one.precision, one.cache, one.graph, one.lowering)
+        == (chosen.format, chosen.precision, chosen.cache, chosen.graph, chosen.lowering)
+    ]
+
+
+def tapped_variants(bundle: Bundle, plain: Variant | None) -> dict[str, Variant]:
+    """The variants of ``decode`` that are ``plain`` with one more output: ``decode+OUTPUT``."""
+    if plain is None:
+        return {}
+    found: dict[str, Variant] = {}
+    outputs = {port.name for port in plain.graph.outputs}
+    for variant in bundle.component("decode").variants:
+        extra = {port.name for port in variant.graph.outputs} ^ outputs
+        same = variant.format == plain.format and variant.cache == plain.cache
+        same = same and variant.buckets == plain.buckets
+        if len(extra) == 1 and same and variant.precision == plain.precision:
+            found[f"decode+{min(extra)}"] = variant
+    return found
