@@ -33,7 +33,7 @@ from edgegen.runtime.drafters.base import Context, Drafter
 from edgegen.runtime.drafters.suffix import Corpus
 from edgegen.runtime.generation import Generation
 from edgegen.runtime.layout import first_path
-from edgegen.runtime.pipeline import user_cache
+from edgegen.runtime.calibration import user_cache
 from edgegen.runtime.result import Result
 from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.verify import Draft

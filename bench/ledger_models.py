@@ -21,7 +21,7 @@ from edgegen.export.build import export
 from edgegen.export.options import ExportOptions, Format, WeightFormat
 from edgegen.export.sources.packages import fetch_package
 from edgegen.runtime import audio
-from edgegen.runtime.pipeline import user_cache
+from edgegen.runtime.calibration import user_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 # The folder that holds proofread-t5, which no package carries.

@@ -50,7 +50,13 @@ class FakeRequest:
         if session.faults.wrong_shape:
             found = {name: array[..., :-1] for name, array in found.items()}
         for name in found.keys() & self._bound.keys():
-            np.copyto(self._bound[name], found.pop(name))
+            bound, array = self._bound[name], found.pop(name)
+            if bound.shape != array.shape:
+                raise DeviceError(
+                    f"{session.device} gave {name} of graph {session.graph.name} as "
+                    f"{list(array.shape)}, expected {list(bound.shape)}."
+                )
+            np.copyto(bound, array)
         return found
 
 

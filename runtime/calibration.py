@@ -148,3 +148,9 @@ def _parse(record: Any) -> Costs:
     if rows != tuple(sorted(set(costs.rows))) or costs.seconds != tuple(sorted(costs.seconds)):
         raise ValueError("expected rows and seconds in rising order")
     return costs
+
+
+def user_cache() -> Path:
+    """Where this user's programs keep what they can make again."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "edgegen"

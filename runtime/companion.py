@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.bundle import Bundle
-from edgegen.devices import DeviceOptions, device_named
+from edgegen.devices import Device, DeviceOptions, device_named
 from edgegen.errors import BundleError, InputError
 from edgegen.manifest import Manifest
 
@@ -24,6 +24,7 @@ from .engine import Engine, Memory
 from .filters import LogitsFilter, build_filters
 from .options import GenerationOptions
 from .sampling import Greedy, Sampler
+from .sources import SourceCache
 from .tokenizer import Tokenizer, load_tokenizer
 
 # Encoders of different requests that may run at a time.
@@ -55,6 +56,8 @@ class Companion:
         options: DeviceOptions,
         *,
         verify: bool = True,
+        fallback: Sequence[Device] = (),
+        sources: SourceCache | None = None,
     ) -> Companion:
         """Raises ``BundleError``, ``UnknownName``, ``DeviceError``, and ``InputError`` when the
         draft cannot hear or read what the target does."""
@@ -68,10 +71,11 @@ class Companion:
         translation = Translation(
             Side.of(target.manifest, tokenizers), Side.of(bundle.manifest, ours)
         )
-        engine = Engine(bundle, device_named(device), options)
-        for component in ("decode",) if shared else NEEDED:
-            if component in bundle.manifest.components:
-                engine.session(component)
+        engine = Engine(
+            bundle, device_named(device), options, fallback=fallback, sources=sources, role="draft"
+        )
+        needed = ("decode",) if shared else NEEDED
+        engine.parts.open([name for name in needed if name in engine.parts.names])
         return cls(engine, translation, shared=shared)
 
     def encode_ids(self, ids: Sequence[int]) -> Future[Memory] | None:

@@ -5,11 +5,10 @@ Turns a source into a decoder with its memory, and options into a loop. Knows no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from edgegen.bundle import Bundle
 from edgegen.devices import Device, DeviceOptions, Session
 from edgegen.devices.device import Feeds, Tensor
-from edgegen.errors import BundleError, DeviceError, InputError
+from edgegen.errors import InputError
 from edgegen.manifest import Variant
 
 from .beams import BeamSearch
@@ -32,7 +31,9 @@ from .drafters.combined import wanted
 from .filters import build_filters
 from .generation import Generation
 from .options import GenerationOptions
+from .parts import Fallback, PartFailed, Parts
 from .sampling import build_sampler
+from .sources import SourceCache, key_of
 from .speculation import Speculation, noise_of
 from .speculative import SpeculativeDecoding
 from .stopping import Stopping, StopStrings, TextSoFar
@@ -50,75 +51,93 @@ if TYPE_CHECKING:
 class Memory:
     """What ``encode`` left: cross keys and values and the source mask, and the seconds it took.
 
-    ``draft`` is what a draft model's own encoder leaves, when it is done.
+    ``draft`` is what a draft model's own encoder leaves, when it is done. ``cached``: it was kept
+    from an earlier call.
     """
 
     feeds: Feeds
     features_seconds: float = 0.0
     encode_seconds: float = 0.0
     draft: Future[Memory] | None = None
+    cached: bool = False
 
 
 class Engine:
-    """Compiled parts of one bundle on one device. Safe to use from several threads."""
+    """Compiled parts of one bundle on their devices. Safe to use from several threads.
+
+    ``device`` and ``precision`` are for all parts or by part (``Parts``); ``fallback`` are the
+    devices that take over from one that fails. ``sources`` keeps encoded sources between calls.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
-        device: Device,
+        device: Device | Mapping[str, Device],
         options: DeviceOptions,
-        precision: str | None = None,
+        precision: str | Mapping[str, str] | None = None,
         companion: Companion | None = None,
+        *,
+        static: bool = False,
+        fallback: Sequence[Device] = (),
+        sources: SourceCache | None = None,
+        role: str = "",
     ) -> None:
-        why = device.missing()
-        if why is not None:
-            raise DeviceError(f"device {device.name} cannot be used here: {why}.")
-        self.bundle, self.device, self.options = bundle, device, options
+        self.parts = Parts(bundle, device, options, precision, fallback, static=static, role=role)
+        self.bundle, self.options = bundle, options
         self.manifest = bundle.manifest
         self.companion = companion
         # What drafts may be copied from beside source and output; set before the first text.
         self.corpus: Corpus | None = None
         self.speculation = Speculation()
-        # Each is of one decoder, and used with that one only.
-        classifiers = {one.component for one in self.manifest.conditions}
-        self.variants = {
-            name: choose_variant(bundle, name, device, precision)
-            for name in self.manifest.components
-            if name not in classifiers
-        }
+        self.sources = sources
         # What every request needs; the others are opened when one does.
-        self.opened_first = tuple(self.variants)
-        self.variants |= tapped_variants(bundle, self.variants.get("decode"))
-        self.variants |= {name: bundle.component(name).variants[0] for name in sorted(classifiers)}
-        self.compile_seconds: dict[str, float] = {}
-        self._sessions: dict[str, Session] = {}
-        self._lock = Lock()
-        self._closed = False
+        self.opened_first = self.parts.names
+
+    @property
+    def variants(self) -> Mapping[str, Variant]:
+        """The variant of each component and, as ``decode+OUTPUT``, the decoder's others."""
+        return self.parts.variants
+
+    @property
+    def device(self) -> Device:
+        """Where the decoder runs, or the one part there is."""
+        devices = self.parts.devices
+        return devices.get("decode") or next(iter(devices.values()))
+
+    @property
+    def devices(self) -> dict[str, str]:
+        """The device of each part by name, a draft model's as ``draft``."""
+        found = {part: device.name for part, device in self.parts.devices.items()}
+        return (
+            found
+            if self.companion is None
+            else {**found, "draft": self.companion.engine.device.name}
+        )
+
+    @property
+    def compile_seconds(self) -> dict[str, float]:
+        return self.parts.compile_seconds
+
+    @property
+    def fallbacks(self) -> tuple[Fallback, ...]:
+        """Parts that had to change their device, a draft model's among them."""
+        own = self.parts.fallbacks
+        return own if self.companion is None else (*own, *self.companion.engine.parts.fallbacks)
 
     def session(self, name: str) -> Session:
         """The compiled component, compiled now if it was not needed before."""
-        found = self._sessions.get(name)
-        if found is not None:
-            return found
-        with self._lock:
-            if self._closed:
-                raise InputError("the pipeline is closed; load the bundle again.")
-            if name not in self._sessions:
-                start = perf_counter()
-                variant = self.variants[name]
-                file = self.bundle.file(variant.file)
-                self._sessions[name] = self.device.compile(file, variant, self.options)
-                self.compile_seconds[name] = perf_counter() - start
-            return self._sessions[name]
+        return self.parts.session(name)
+
+    def give_way(self, failure: PartFailed) -> None:
+        """Put what failed on the next device. Raises what the last one said where none is left."""
+        failure.parts.give_way(failure)
+        if failure.parts is self.parts and failure.part == "decode":
+            self.speculation.costs = None  # they were another device's
 
     def close(self) -> None:
         if self.companion is not None:
             self.companion.close()
-        with self._lock:
-            self._closed = True
-            for session in self._sessions.values():
-                session.close()
-            self._sessions.clear()
+        self.parts.close()
 
     # -------------------------------------------------------------- source
 
@@ -129,7 +148,7 @@ class Engine:
             "input_ids": np.asarray([ids], np.int64),
             "source_mask": np.zeros((1, len(ids)), np.float32),
         }
-        return replace(self._remember(feeds, 0.0), draft=started)
+        return replace(self._remember(feeds), draft=started)
 
     def remember_many(self, sources: Sequence[Sequence[int]]) -> list[Memory]:
         """``remember_ids`` of several sources in one call, the shorter padded on the right."""
@@ -139,7 +158,11 @@ class Engine:
         for row, source in enumerate(sources):
             ids[row, : len(source)] = source
             mask[row, : len(source)] = 0
-        whole = self._remember({"input_ids": ids, "source_mask": mask}, 0.0)
+        feeds: dict[str, Tensor] = {"input_ids": ids, "source_mask": mask}
+        if len(sources) == 1:
+            return [self._remember(feeds)]
+        # Not kept: beside others a source's numbers are its own up to rounding only.
+        whole = self._encoded(feeds)
         share = whole.encode_seconds / len(sources)
         return [
             Memory({name: array[[row]] for name, array in whole.feeds.items()}, 0.0, share)
@@ -150,27 +173,52 @@ class Engine:
         """Encode one window of audio, ``[window_samples]`` or what is left where the manifest lets
         windows be shorter; with ``draft`` for the draft model as well."""
         started = self.companion.encode_samples(samples) if draft and self.companion else None
-        feeds: dict[str, Tensor] = {"samples": samples[None]}
-        start = perf_counter()
-        if "features" in self.variants:
-            feeds = dict(self.session("features").request().run(feeds))
-        return replace(self._remember(feeds, perf_counter() - start), draft=started)
+        return replace(self._remember({"samples": samples[None]}), draft=started)
 
     def remember_pixels(self, pixels: NDArray[np.float32], *, draft: bool = False) -> Memory:
         """Encode one picture, ``[3, height, width]`` as the manifest wants it; with ``draft`` for
         the draft model as well."""
         started = self.companion.encode_pixels(pixels) if draft and self.companion else None
-        return replace(self._remember({"pixel_values": pixels[None]}, 0.0), draft=started)
+        return replace(self._remember({"pixel_values": pixels[None]}), draft=started)
 
-    def _remember(self, feeds: dict[str, Tensor], features_seconds: float) -> Memory:
-        session = self.session("encode")
+    def _remember(self, feeds: dict[str, Tensor]) -> Memory:
+        """What encoding leaves, or left when the same source came before."""
+        if self.sources is None:
+            return self._encoded(feeds)
+        encoder = self._encoder()
+        key = key_of(encoder, feeds)
+        found = self.sources.find(key)
+        if found is not None:
+            return Memory(found, cached=True)
+        memory = self._encoded(feeds)
+        if self._encoder() == encoder:  # no other device took over meanwhile
+            self.sources.keep(key, memory.feeds)
+        return memory
+
+    def _encoder(self) -> dict[str, str]:
+        """All that what encoding leaves depends on, besides the source."""
+        parts, hashes = self.parts, {file.path: file.sha256 for file in self.manifest.files}
+        found = {"threads": str(self.options.threads), "exact": str(self.options.exact)}
+        for name in ("features", "encode"):
+            if name in parts.names:
+                variant = parts.variants[name]
+                files = " ".join(hashes[path] for path in (variant.file, *variant.weights))
+                found[name] = f"{parts.devices[name].name} {files}"
+        return found
+
+    def _encoded(self, feeds: dict[str, Tensor]) -> Memory:
         start = perf_counter()
+        if "features" in self.variants:
+            feeds = dict(self.session("features").request().run(feeds))
+        session = self.session("encode")
+        heard = perf_counter()
         wanted = session.graph.input_names()
         # A request of its own: its output buffers live as long as this memory does.
         outputs = session.request().run({k: v for k, v in feeds.items() if k in wanted})
-        seconds = perf_counter() - start
+        done = perf_counter()
         mask = {k: v for k, v in feeds.items() if k == "source_mask"}
-        return Memory({**outputs, **mask}, features_seconds, seconds)
+        before = heard - start if "features" in self.variants else 0.0
+        return Memory({**outputs, **mask}, before, done - heard)
 
     def decoder(self, memory: Memory | None = None, options: GenerationOptions = PLAIN) -> Decoder:
         """A decoder at the start of a text, with the outputs the drafter or a condition's
@@ -181,10 +229,10 @@ class Engine:
             taps = ("hidden",)
         wants = "+".join(("decode", *taps))
         name = wants if wants in self.variants else "decode"
-        session = self.session(name)
+        session, variant = self.parts.opened(name)
         limit = self.manifest.generation.max_positions
         feeds = None if memory is None else memory.feeds
-        return Decoder(session, self.variants[name], feeds, limit, branching=branching)
+        return Decoder(session, variant, feeds, limit, branching=branching)
 
     # ------------------------------------------------------------- options
 
@@ -309,49 +357,3 @@ class Engine:
 def make_verifier(options: GenerationOptions) -> Verifier:
     kind = VERIFIERS[options.verifier]
     return kind(seed=options.seed) if options.verifier == "rejection" else kind()  # type: ignore[call-arg]
-
-
-def choose_variant(
-    bundle: Bundle, component: str, device: Device, precision: str | None = None
-) -> Variant:
-    """The variant of a component this device takes: the smallest weights, then the cache it likes
-    best."""
-    order = ("int4", "int8", "bf16", "fp16", "fp32")
-    limits, found = device.limits, bundle.component(component).variants
-    fits = [
-        variant
-        for variant in found
-        if variant.format in limits.formats
-        and variant.precision.weight_format in limits.weight_formats
-        and variant.cache.kind in limits.caches
-        and (precision is None or variant.precision.weight_format == precision)
-    ]
-    if not fits:
-        has = ", ".join(f"{v.format} {v.precision.weight_format}" for v in found)
-        asked = f" in {precision}" if precision else ""
-        raise BundleError(
-            f"{bundle.path}: {device.name} runs none of the variants of {component}{asked}; "
-            f"the bundle has {has}. Export with --format {limits.formats[0]}."
-        )
-    return min(
-        fits,
-        key=lambda variant: (
-            order.index(variant.precision.weight_format),
-            limits.caches.index(variant.cache.kind),
-            len(variant.graph.outputs),
-        ),
-    )
-
-
-def tapped_variants(bundle: Bundle, plain: Variant | None) -> dict[str, Variant]:
-    """The variants of ``decode`` that are ``plain`` with one more output: ``decode+OUTPUT``."""
-    if plain is None:
-        return {}
-    found: dict[str, Variant] = {}
-    outputs = {port.name for port in plain.graph.outputs}
-    for variant in bundle.component("decode").variants:
-        extra = {port.name for port in variant.graph.outputs} ^ outputs
-        same = variant.format == plain.format and variant.cache == plain.cache
-        if len(extra) == 1 and same and variant.precision == plain.precision:
-            found[f"decode+{min(extra)}"] = variant
-    return found

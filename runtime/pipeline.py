@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import Any, Self, cast, overload
+from typing import Any, Self, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.bundle import Bundle
-from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import InputError
 from edgegen.registry import Registry
 
-from .asking import answered
 from .batch import Batch as Together
-from .calibration import Store
-from .companion import Companion
-from .drafters.suffix import Corpus
 from .encoding import Filling, Label, encoder_for, refuse_method
 from .engine import Engine
+from .fallback import retried, steadily
 from .infill import marks_of
+from .loading import Loading
 from .options import GenerationOptions
+from .placement import Places
 from .result import Result
 from .tags import Span
-from .task import EdgegenWarning, Gaps, Message, Running, Source, Task
-from .tokenizer import Tokenizer, load_tokenizer
+from .task import EdgegenWarning, Gaps, Message, Source, Task
 
 TASKS: Registry[Any] = Registry(
     "task",
@@ -47,6 +44,7 @@ TASKS: Registry[Any] = Registry(
     },
 )
 DEFAULTS = GenerationOptions()
+T = TypeVar("T")
 Texts = list[str] | tuple[str, ...]
 Batch = list[str] | list[Path] | list[list[int]] | list[Gaps] | list[NDArray[Any]]
 
@@ -57,15 +55,15 @@ class Stream(Iterator[str]):
     ``close`` (or leaving a ``with`` block) stops the generation and frees its caches at once.
     """
 
-    def __init__(self, running: Running) -> None:
-        self._running = answered(running)
+    def __init__(self, running: Generator[str, None, Result]) -> None:
+        self._running = running
         self._result: Result | None = None
 
     def __next__(self) -> str:
         try:
             return next(self._running)
         except StopIteration as end:
-            self._result = cast("Result | None", end.value) or self._result
+            self._result = end.value or self._result
             raise StopIteration from None
 
     @property
@@ -88,9 +86,12 @@ class Stream(Iterator[str]):
 class Pipeline:
     """A loaded bundle. One pipeline may be used by several threads at a time."""
 
-    def __init__(self, engine: Engine, task: Task, load_seconds: float) -> None:
+    def __init__(
+        self, engine: Engine, task: Task, load_seconds: float, placement: str = ""
+    ) -> None:
         self.engine, self.task = engine, task
         self.load_seconds = load_seconds
+        self.placement = placement  # the file that decided where parts run, if one did
 
     @property
     def bundle(self) -> Bundle:
@@ -131,8 +132,12 @@ class Pipeline:
     ) -> list[Result]:
         if options.draft == "auto":
             options = options.with_changes(draft="none")
-        batch = Together(self.engine, batch_size)
-        return batch.run([self.task.run(source, options) for source in sources])
+
+        def run() -> list[Result]:
+            batch = Together(self.engine, batch_size)
+            return batch.run([self.task.run(source, options) for source in sources])
+
+        return [self._told(result) for result in self._retried(run)]
 
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
         """The same, piece by piece: whole characters that join to the result's text."""
@@ -142,7 +147,24 @@ class Pipeline:
         if isinstance(source, Gaps):
             marks_of(self.bundle.manifest)
         self.engine.drafts_with_model(options)
-        return Stream(self.task.run(source, options))
+        return Stream(self._running(source, options))
+
+    def _running(self, source: Source, options: GenerationOptions) -> Generator[str, None, Result]:
+        start = partial(self.task.run, source, options)
+        return self._told((yield from steadily(start, self.engine.give_way)))
+
+    def _told(self, result: Result) -> Result:
+        """The result with where it was made."""
+        engine = self.engine
+        return replace(
+            result,
+            devices=engine.devices,
+            fallbacks=engine.fallbacks,
+            placement=self.placement,
+        )
+
+    def _retried(self, call: Callable[[], T]) -> T:
+        return retried(call, self.engine.give_way)
 
     def infill(
         self, prefix: str, suffix: str | None = None, options: GenerationOptions | None = None
@@ -156,7 +178,8 @@ class Pipeline:
     def embed(self, texts: str | Texts) -> NDArray[np.float32]:
         """A vector a text, ``float32 [texts, width]``; one text is ``[1, width]``."""
         found = encoder_for(self.task, self.bundle.manifest, "embed")
-        return found.embed([texts] if isinstance(texts, str) else texts)
+        many = [texts] if isinstance(texts, str) else texts
+        return self._retried(lambda: found.embed(many))
 
     @overload
     def classify(self, texts: str) -> list[Label]: ...
@@ -166,7 +189,9 @@ class Pipeline:
         """Every class of a text with its score, the likeliest first; a list of texts, a list of
         those."""
         found = encoder_for(self.task, self.bundle.manifest, "classify")
-        return found.classify([texts])[0] if isinstance(texts, str) else found.classify(texts)
+        many = [texts] if isinstance(texts, str) else texts
+        labels = self._retried(lambda: found.classify(many))
+        return labels[0] if isinstance(texts, str) else labels
 
     @overload
     def tag(self, texts: str, aggregation: str = ...) -> list[Span]: ...
@@ -177,13 +202,14 @@ class Pipeline:
         those. ``aggregation`` says how a word's class comes of its tokens': ``simple`` does not
         look at words, ``first``, ``average`` and ``max`` do, ``none`` gives tokens as they are."""
         found = encoder_for(self.task, self.bundle.manifest, "tag")
-        if isinstance(texts, str):
-            return found.tag([texts], aggregation)[0]
-        return found.tag(texts, aggregation)
+        many = [texts] if isinstance(texts, str) else texts
+        spans = self._retried(lambda: found.tag(many, aggregation))
+        return spans[0] if isinstance(texts, str) else spans
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[Filling]]:
         """The ``top_k`` likeliest tokens for each mask of the text, in the text's order."""
-        return encoder_for(self.task, self.bundle.manifest, "fill_mask").fill_mask(text, top_k)
+        found = encoder_for(self.task, self.bundle.manifest, "fill_mask")
+        return self._retried(lambda: found.fill_mask(text, top_k))
 
     def close(self) -> None:
         """Free the compiled graphs."""
@@ -213,11 +239,15 @@ def is_batch(source: object) -> bool:
 
 def load(
     path: str | Path,
-    device: str = "ort-cpu",
+    device: Places | None = None,
     threads: int = 1,
     *,
-    precision: str | None = None,
+    precision: Places | None = None,
+    static: bool = False,
     exact: bool = True,
+    fallback: Sequence[str] = (),
+    placement: str | Path | None = None,
+    source_cache_bytes: int = 0,
     cache_dir: Path | None = None,
     verify: bool = True,
     draft_model: str | Path | None = None,
@@ -226,61 +256,36 @@ def load(
     corpus: str | Path | None = None,
     calibrate: bool = False,
 ) -> Pipeline:
-    """Open a bundle on a device, ready to generate.
+    """Open a bundle on its devices, ready to generate.
 
-    ``precision`` picks among a bundle's variants (the smallest weights by default). ``exact`` False
-    lets the device compute float graphs in what it declares faster. ``verify`` checks every file's
-    hash. ``draft_model`` is the bundle of a smaller model for ``draft="model"``, on the same device
-    and threads unless said. ``corpus`` is a UTF-8 text file that the drafter ``suffix``, alone, in
-    a combination or in ``auto``, may copy from: texts like those that will be written; it takes
+    ``device`` is a name, ``ort-cpu`` unless said, or one a part (``{"encode": "ov-cpu"}``;
+    ``draft`` is a draft model's, ``default`` that of all others). ``precision`` picks among the
+    bundle's variants, the same way (the smallest weights by default); ``static`` takes graphs of
+    fixed sizes where the device could do with those of any size too. ``exact`` False lets the
+    device compute float graphs in what it declares faster. ``fallback`` are devices that take over,
+    in order, from one that is missing or fails. ``placement`` is a file that ``edgegen profile
+    --plan`` wrote, or ``"auto"`` for the one measured here for this bundle, if any; it decides the
+    devices. ``source_cache_bytes`` of encoded sources are kept for calls with the same source.
+    ``verify`` checks every file's hash. ``draft_model`` is the bundle of a smaller model for
+    ``draft="model"``, on the same device and threads unless said. ``corpus`` is a UTF-8 text file
+    that the drafter ``suffix``, alone, in a combination or in ``auto``, may copy from; it takes
     about half a kilobyte of memory a token. ``calibrate`` measures what drafts cost here, once for
     all loads alike and in about a second: ``draft="auto"`` needs it. ``cache_dir`` keeps what was
-    compiled and measured; measurements go to the user's cache folder where none is given. Raises
-    ``BundleError``, ``UnknownName``, ``DeviceError``, and ``InputError`` for a corpus that is no
-    text.
+    compiled and measured; measurements go to the user's cache where none is given. Raises
+    ``BundleError``, ``UnknownName``, ``DeviceError``, and ``InputError`` for arguments at odds.
     """
     start = perf_counter()
-    fewest = threads if draft_threads is None else min(threads, draft_threads)
-    if fewest < 1:
-        raise InputError(f"threads must be at least 1, got {fewest}.")
-    bundle = Bundle.open(path, verify=verify)
-    options = DeviceOptions(threads=threads, exact=exact, cache_dir=cache_dir)
-    tokenizers = {
-        role: load_tokenizer(bundle.path, record)
-        for role, record in bundle.manifest.tokenizers.items()
-    }
-    copied = None if corpus is None else read_corpus(Path(corpus), tokenizers)
-    companion = None
-    if draft_model is not None:
-        companion = Companion.open(
-            draft_model,
-            bundle,
-            tokenizers,
-            draft_device or device,
-            replace(options, threads=draft_threads or threads),
-            verify=verify,
-        )
-    engine = Engine(bundle, device_named(device), options, precision, companion)
-    engine.corpus = copied
-    task: Task = TASKS[bundle.manifest.task](engine, tokenizers)
-    for component in engine.opened_first:
-        engine.session(component)
+    loading = Loading(
+        path=path, device=device, threads=threads, precision=precision, static=static, exact=exact,
+        fallback=fallback, placement=placement, source_cache_bytes=source_cache_bytes,
+        cache_dir=cache_dir, verify=verify, draft_model=draft_model, draft_device=draft_device,
+        draft_threads=draft_threads, corpus=corpus, calibrate=calibrate,
+    )  # fmt: skip
+    engine, tokenizers, plan = loading.open(warn)
+    task: Task = TASKS[engine.manifest.task](engine, tokenizers)
     seconds = perf_counter() - start
-    if calibrate and "decode" in engine.variants:
-        store = Store((cache_dir or user_cache()) / "calibration")
-        engine.speculation.calibrate(engine, store, warn)
-    return Pipeline(engine, task, seconds)
-
-
-def read_corpus(path: Path, tokenizers: Mapping[str, Tokenizer]) -> Corpus:
-    """What drafts may be copied from, in the ids that the target writes."""
-    return Corpus.read(path, tokenizers.get("target") or tokenizers["source"])
-
-
-def user_cache() -> Path:
-    """Where this user's programs keep what they can make again."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "edgegen"
+    loading.measure(engine, warn)
+    return Pipeline(engine, task, seconds, "" if plan is None else str(plan.file))
 
 
 def warn(message: str) -> None:

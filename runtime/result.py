@@ -6,11 +6,12 @@ Times are kept raw, per pass and step; every rate is a property (docs/metrics.md
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from .generation import Step
+from .parts import Fallback
 from .sampling import TokenScore
 from .stopping import FinishReason
 from .verify import Lossless
@@ -25,6 +26,7 @@ class Pass:
     encode_seconds: float = 0.0
     open_seconds: float = 0.0  # making the caches and the loop, before the first step
     detect_seconds: float = 0.0  # a decoder call before the loop: language, silence
+    cached_source: bool = False  # its encoding was kept from an earlier call
     steps: tuple[Step, ...] = ()
     source_tokens: int = 0
 
@@ -196,7 +198,9 @@ class Result:
     ``hypotheses`` are the texts a beam search found for a source of one part, best first.
     ``spans`` are what was put into the gaps of a text, whose whole is ``text``.
     ``logprobs`` has one entry a token when asked for. ``segments`` and ``language`` are a speech
-    model's. ``lossless`` is the class of what was run against plain decoding.
+    model's. ``lossless`` is the class of what was run against plain decoding. ``devices`` tells
+    where each part ran, ``fallbacks`` which of them another device had to take over, ``placement``
+    the file that decided it, if one did.
     """
 
     text: str
@@ -211,6 +215,15 @@ class Result:
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     warnings: tuple[str, ...] = ()
+    devices: Mapping[str, str] = field(default_factory=dict[str, str])
+    fallbacks: tuple[Fallback, ...] = ()
+    placement: str = ""
+
+    @property
+    def cached_source(self) -> bool:
+        """Whether nothing of the source had to be encoded: all of it was kept from earlier."""
+        passes = self.timings.passes
+        return bool(passes) and all(one.cached_source for one in passes)
 
 
 def weakest(reasons: Sequence[FinishReason]) -> FinishReason:

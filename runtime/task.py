@@ -113,11 +113,7 @@ def decoding(
     """The same, with the decode calls left to whoever drives it."""
     started = perf_counter()
     silent = (*engine.manifest.generation.end, *opening.further_ends, *opening.hidden)
-    if options.num_return_sequences > 1 and record.passes:
-        raise InputError(
-            f"num_return_sequences={options.num_return_sequences}: the input is worked through in "
-            "parts (sentences, windows of audio), each with texts of its own; give one at a time."
-        )
+    check_whole(options, record)
     beams = options.num_beams > 1
     writer = Writer(tokenizer, silent, () if beams else opening.stop)
     read = partial(read_text, tokenizer, frozenset(silent))
@@ -160,9 +156,19 @@ def decoding(
                 detect_seconds=opening.detect_seconds,
                 steps=tuple(steps),
                 source_tokens=len(opening.source),
+                cached_source=memory.cached,
             )
         )
     return writer.text
+
+
+def check_whole(options: GenerationOptions, record: Record) -> None:
+    """Raises ``InputError`` where several texts are wanted of a source that has several passes."""
+    if options.num_return_sequences > 1 and record.passes:
+        raise InputError(
+            f"num_return_sequences={options.num_return_sequences}: the input is worked through in "
+            "parts (sentences, windows of audio), each with texts of its own; give one at a time."
+        )
 
 
 def read_text(tokenizer: Tokenizer, hidden: frozenset[int], tokens: Sequence[int]) -> str:

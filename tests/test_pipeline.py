@@ -312,7 +312,7 @@ def test_a_cancelled_stream_stops_and_leaves_the_pipeline_whole(pipeline: Pipeli
 
 def graph_of(pipeline: Pipeline, part: str) -> weakref.ref[Any]:
     session: Any = pipeline.engine.session(part)
-    return weakref.ref(session.inference)
+    return weakref.ref(session.inner.inference)
 
 
 @pytest.mark.parametrize("name", NAMES)

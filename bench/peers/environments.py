@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgegen.errors import CheckpointError
 from edgegen.export.sources.packages import make_once
-from edgegen.runtime.pipeline import user_cache
+from edgegen.runtime.calibration import user_cache
 
 from .protocol import Unavailable
 

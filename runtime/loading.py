@@ -1,0 +1,114 @@
+"""What ``load`` was told, and the engine it makes of it: bundle, devices, draft model, corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from edgegen.bundle import Bundle
+from edgegen.devices import DeviceOptions, device_named
+from edgegen.errors import InputError
+
+from .calibration import Store, user_cache
+from .companion import Companion
+from .drafters.suffix import Corpus
+from .engine import Engine
+from .fallback import retried
+from .parts import DEFAULT
+from .placement import Placed, Places, by_part, planned
+from .sources import SourceCache
+from .tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """The arguments of ``load``, which tells what they are."""
+
+    path: str | Path
+    device: Places | None
+    threads: int
+    precision: Places | None
+    static: bool
+    exact: bool
+    fallback: Sequence[str]
+    placement: str | Path | None
+    source_cache_bytes: int
+    cache_dir: Path | None
+    verify: bool
+    draft_model: str | Path | None
+    draft_device: str | None
+    draft_threads: int | None
+    corpus: str | Path | None
+    calibrate: bool
+
+    def open(
+        self, warn: Callable[[str], None]
+    ) -> tuple[Engine, dict[str, Tokenizer], Placed | None]:
+        """Everything compiled that each request needs. Raises what ``load`` does."""
+        options = self._options(self.threads)
+        bundle = Bundle.open(self.path, verify=self.verify)
+        plan = planned(self.placement, bundle, options, self.device, warn)
+        places = by_part(self.device if plan is None else plan.places)
+        if "draft" in places and self.draft_model is None and plan is None:
+            raise InputError("a device is given for draft, and no draft model; give one, or none.")
+        beside = places.pop("draft", "") or places.get("decode", places[DEFAULT])
+        formats = self.precision if plan is None or self.precision is not None else plan.precision
+        tokenizers = {
+            role: load_tokenizer(bundle.path, record)
+            for role, record in bundle.manifest.tokenizers.items()
+        }
+        copied = None if self.corpus is None else read_corpus(Path(self.corpus), tokenizers)
+        sources = SourceCache(self.source_cache_bytes) if self.source_cache_bytes else None
+        engine = Engine(
+            bundle,
+            {part: device_named(name) for part, name in places.items()},
+            options,
+            None if formats is None else by_part(formats, ""),
+            self._companion(bundle, tokenizers, self.draft_device or beside, sources),
+            static=self.static,
+            fallback=tuple(map(device_named, self.fallback)),
+            sources=sources,
+        )
+        engine.corpus = copied
+        engine.parts.open(engine.opened_first)
+        return engine, tokenizers, plan
+
+    def measure(self, engine: Engine, warn: Callable[[str], None]) -> None:
+        """What drafts cost here, if it was asked for."""
+        if self.calibrate and "decode" in engine.variants:
+            store = Store((self.cache_dir or user_cache()) / "calibration")
+            retried(partial(engine.speculation.calibrate, engine, store, warn), engine.give_way)
+
+    def _options(self, threads: int) -> DeviceOptions:
+        if threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}.")
+        return DeviceOptions(threads=threads, exact=self.exact, cache_dir=self.cache_dir)
+
+    def _companion(
+        self,
+        bundle: Bundle,
+        tokenizers: Mapping[str, Tokenizer],
+        device: str,
+        sources: SourceCache | None,
+    ) -> Companion | None:
+        count = self.threads if self.draft_threads is None else self.draft_threads
+        options = self._options(count)
+        if self.draft_model is None:
+            return None
+        return Companion.open(
+            self.draft_model,
+            bundle,
+            tokenizers,
+            device,
+            options,
+            verify=self.verify,
+            fallback=tuple(map(device_named, self.fallback)),
+            sources=sources,
+        )
+
+
+def read_corpus(path: Path, tokenizers: Mapping[str, Tokenizer]) -> Corpus:
+    """What drafts may be copied from, in the ids that the target writes."""
+    return Corpus.read(path, tokenizers.get("target") or tokenizers["source"])

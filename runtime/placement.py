@@ -1,0 +1,195 @@
+"""Where the parts of a bundle run: said in words, by part, or in a file that measuring wrote.
+
+A plan (``placement.json``) lies outside the bundle, whose folder is hashed: in the user's cache
+under a name made of the bundle and the machine, or wherever it was asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from edgegen.bundle import Bundle
+from edgegen.bundle_rules import MANIFEST_NAME
+from edgegen.devices import DeviceOptions, device_named
+from edgegen.devices.machine import processor
+from edgegen.errors import InputError
+
+from .calibration import user_cache
+from .parts import DEFAULT
+
+FORMAT = 1
+FIRST_CHOICE = "ort-cpu"
+# One name for all parts, or names by part.
+Places = str | Mapping[str, str]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ``edgegen profile --plan`` decided, for what and where, and what it expects of it.
+
+    ``bundle`` is the SHA-256 of its edgegen.json; ``drivers`` are by device, ``devices`` and
+    ``precision`` by part. ``draft`` is ``none`` where plain decoding is as fast. ``forecast`` and
+    ``measured`` are in milliseconds, MB and processor seconds as their names say.
+    """
+
+    format: int
+    bundle: str
+    machine: str
+    drivers: dict[str, dict[str, str]]
+    threads: int
+    exact: bool
+    goal: str
+    source_tokens: int
+    new_tokens: int
+    devices: dict[str, str]
+    precision: dict[str, str]
+    draft: str
+    memory_limit_mb: float | None = None
+    forecast: dict[str, float] = {}
+    reasons: tuple[str, ...] = ()
+    measured: tuple[dict[str, str | float], ...] = ()
+
+
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan and the file it was read from."""
+
+    plan: Plan
+    file: Path
+
+    @property
+    def places(self) -> dict[str, str]:
+        return dict(self.plan.devices)
+
+    @property
+    def precision(self) -> dict[str, str] | None:
+        return dict(self.plan.precision) or None
+
+
+def by_part(places: Places | None, rest: str = FIRST_CHOICE) -> dict[str, str]:
+    """``"encode=ov-cpu,decode=ort-cpu"``, ``"ov-cpu"`` or a mapping, as names by part; what no name
+    is given for is ``rest`` under ``default``, and left out where that is empty.
+
+    A ``+`` parts as a comma does. Raises ``InputError``.
+    """
+    given = places if isinstance(places, Mapping) else read_places(places or "")
+    return {**({DEFAULT: rest} if rest else {}), **given}
+
+
+def read_places(words: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words.replace("+", ",").split(",") if words else []:
+        part, equals, name = (one.strip() for one in word.rpartition("="))
+        part = part if equals else DEFAULT
+        if not part or not name or part in found:
+            raise InputError(
+                f"{words!r}: expected a name, or PART=NAME with commas between and each part once, "
+                "as in encode=ov-cpu,decode=ort-cpu."
+            )
+        found[part] = name
+    return found
+
+
+# ------------------------------------------------------------------ files
+
+
+def bundle_sha256(bundle: Bundle) -> str:
+    """What a bundle is known by: its manifest holds the hash of every file."""
+    return hashlib.sha256((bundle.path / MANIFEST_NAME).read_bytes()).hexdigest()
+
+
+def usual_file(bundle: Bundle, options: DeviceOptions) -> Path:
+    """Where this machine keeps the plan of a bundle for so many threads."""
+    key = {
+        "bundle": bundle_sha256(bundle),
+        "machine": processor(),
+        "threads": options.threads,
+        "exact": options.exact,
+        "format": FORMAT,
+    }
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return user_cache() / "placements" / f"{name}.json"
+
+
+def drivers(devices: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What each of the devices says of itself."""
+    return {name: device_named(name).describe() for name in sorted(set(devices.values()))}
+
+
+def write_plan(plan: Plan, file: Path) -> None:
+    """Whole or not at all. Raises ``InputError`` where it cannot be written."""
+    part = file.with_suffix(f".{os.getpid()}.part")
+    text = msgspec.json.format(msgspec.json.encode(plan), indent=1)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(text + b"\n")
+        part.replace(file)
+    except OSError as error:
+        raise InputError(
+            f"placement {file}: cannot be written ({error.strerror}); give another --placement."
+        ) from error
+
+
+def read_plan(file: Path) -> Plan:
+    """Raises ``InputError`` unless the file is a plan."""
+    try:
+        plan = msgspec.json.decode(file.read_bytes(), type=Plan)
+    except OSError as error:
+        raise InputError(f"placement {file}: cannot be read ({error.strerror}).") from error
+    except msgspec.MsgspecError as error:
+        raise InputError(
+            f"placement {file}: not one that this version wrote ({error}); write it anew with "
+            "edgegen profile --plan --write."
+        ) from error
+    if plan.format != FORMAT:
+        raise InputError(f"placement {file}: format {plan.format}, expected {FORMAT}; plan anew.")
+    return plan
+
+
+def planned(
+    placement: str | Path | None,
+    bundle: Bundle,
+    options: DeviceOptions,
+    device: Places | None,
+    warn: Callable[[str], None],
+) -> Placed | None:
+    """The plan to use: of a file, of this machine's for ``"auto"``, or None.
+
+    A plan of another bundle is refused. One that was measured under other drivers is not used
+    where it was found, and said to ``warn`` where it was asked for. Raises ``InputError``.
+    """
+    if placement is None:
+        return None
+    if device is not None:
+        raise InputError("both a device and a placement are given; a placement names the devices.")
+    file = usual_file(bundle, options) if placement == "auto" else Path(placement)
+    if placement == "auto" and not file.is_file():
+        return None
+    plan = read_plan(file)
+    if plan.bundle != bundle_sha256(bundle):
+        raise InputError(f"placement {file}: it was measured for another bundle; plan anew.")
+    other = changed(plan, options)
+    if other:
+        kept = placement != "auto"
+        said = "the forecast may not hold" if kept else "it is not used"
+        warn(f"placement {file}: measured with {other}; {said}. Plan anew.")
+        return Placed(plan=plan, file=file) if kept else None
+    return Placed(plan=plan, file=file)
+
+
+def changed(plan: Plan, options: DeviceOptions) -> str:
+    """What is not as it was when the plan was measured; empty where nothing is."""
+    if plan.machine != processor():
+        return f"another processor ({plan.machine})"
+    if (plan.threads, plan.exact) != (options.threads, options.exact):
+        return f"threads={plan.threads} and exact={plan.exact}"
+    for name, described in plan.drivers.items():
+        device = device_named(name)
+        now = {} if device.missing() else device.describe()
+        if now != described:
+            return f"other software for {name}"
+    return ""
