@@ -2,44 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import monotonic
 
-import msgspec
-
-import edgegen
-from edgegen import errors
 from edgegen.bundle import Bundle
 from edgegen.devices import device_named
-from edgegen.devices.machine import processor
-from edgegen.errors import DeviceError, DeviceMissing, EdgegenError, InputError
+from edgegen.errors import BundleError, DeviceError, DeviceMissing, EdgegenError, InputError
 from edgegen.runtime.drafters import DRAFTERS
-from edgegen.runtime.variants import choose_variant
 from edgegen.runtime.options import GenerationOptions
+from edgegen.runtime.placement import by_part
+from edgegen.runtime.variants import choose_variant
 
-from .child import Answer
-from .record import Machine, Profile, Run
+from .machine import this_machine
+from .record import Machine, Missing, Profile, Run
+from .runners import RUNNERS, Failed, Measured, Progress
 from .trial import Trial, run
 from .workload import Workload, read_texts
 
-Progress = Callable[[str], None]
-LIBRARIES = ("numpy", "tokenizers", "msgspec")
+__all__ = ["Progress", "profile", "run_all"]
 
 
 def profile(
     bundle_paths: Sequence[str | Path],
     devices: Sequence[str] = ("ort-cpu",),
     prompts: Sequence[int] = (),
-    new_tokens: int | None = 64,
+    new_tokens: int | Sequence[int] | None = 64,
     repetitions: int = 5,
     threads: int | Sequence[int] = 1,
     drafters: Sequence[str] = ("none",),
@@ -48,31 +38,36 @@ def profile(
     audio: Sequence[str | Path] = (),
     warmups: int = 1,
     num_assistant_tokens: int | None = None,
-    precision: str | None = None,
+    precision: str | Sequence[str] | None = None,
     exact: bool = True,
     isolate: bool = True,
+    engine: str = "local",
     progress: Progress | None = None,
 ) -> Profile:
-    """Measure every bundle on every device with every number of threads.
+    """Measure every bundle on every device, in every precision, with every number of threads.
 
     ``prompts`` are lengths in tokens (of the encoder's input, or of a decoder-only prompt), each
-    run to exactly ``new_tokens`` tokens; ``texts`` (a JSONL file, the name of a workload edgegen
-    brings, or the texts) and ``audio`` files run to the model's own end. Without any of them a
-    prompt of 128 tokens is run. Drafters run in turns with plain decoding, which is added where it
-    is missing, so that speed-ups and equal tokens come from the same run. ``isolate`` False
-    measures in this process, whose memory then counts. ``progress`` is told what begins.
+    run to exactly ``new_tokens`` tokens, or to each of them; ``texts`` (a JSONL file, the name of a
+    workload edgegen brings, or the texts) and ``audio`` files run to the model's own end. Without
+    any of them a prompt of 128 tokens is run. Drafters run in turns with plain decoding, which is
+    added where it is missing, so that speed-ups and equal tokens come from the same run.
+    ``isolate`` False measures in this process, whose memory then counts. ``engine`` is one of
+    ``RUNNERS``. ``progress`` is told what begins.
 
-    Raises ``InputError``, ``BundleError``, ``UnknownName`` and ``DeviceError``, before anything is
-    measured where it can be known by then.
+    A bundle that lacks a precision or does not fit a device is left out and told in ``missing``, as
+    is a trial that fails; where nothing could be measured the first reason is raised. Raises
+    ``InputError``, ``BundleError``, ``UnknownName`` and ``DeviceError``, before anything is measured
+    where it can be known by then.
     """
     workload = Workload(
         prompts=tuple(prompts) if prompts or texts or audio else (128,),
-        new_tokens=new_tokens,
+        new_tokens=_each(new_tokens),
         texts=_texts(texts),
         audio=tuple(str(Path(path).absolute()) for path in audio),
         repetitions=repetitions,
         warmups=warmups,
     )
+    precisions = (precision,) if precision is None or isinstance(precision, str) else precision
     trials = [
         Trial(
             bundle=str(Path(bundle).absolute()),
@@ -81,96 +76,127 @@ def profile(
             workload=workload,
             drafters=tuple(dict.fromkeys(("none", *drafters))),
             num_assistant_tokens=num_assistant_tokens,
-            precision=precision,
+            precision=weights,
             exact=exact,
         )
-        for bundle in bundle_paths
-        for device in devices
-        for count in ((threads,) if isinstance(threads, int) else threads)
+        for bundle, device, weights, count in product(
+            bundle_paths, devices, precisions or (None,), _each(threads)
+        )
     ]
-    return run_all(trials, isolate=isolate, progress=progress)
+    return run_all(trials, isolate=isolate, engine=engine, progress=progress)
 
 
 def run_all(
-    trials: Sequence[Trial], *, isolate: bool = True, progress: Progress | None = None
+    trials: Sequence[Trial],
+    *,
+    isolate: bool = True,
+    engine: str = "local",
+    progress: Progress | None = None,
 ) -> Profile:
-    """The trials one after another. Raises as ``profile`` does."""
+    """The trials, one at a time on each machine. Raises as ``profile`` does."""
     if not trials:
         raise InputError("nothing to profile: give at least one bundle, device and thread count.")
+    runner = RUNNERS[engine]
     _check(trials)
-    runs: list[Run] = []
-    for trial in trials:
-        if progress is not None:
-            count = "1 thread" if trial.threads == 1 else f"{trial.threads} threads"
-            progress(f"{Path(trial.bundle).name} on {trial.device}, {count}")
-        runs.append(run_apart(trial) if isolate else run(trial))
+    fits, failures = _fitting(trials)
+    told = progress or _silent
+    measured = runner().measure(fits, told) if isolate else _here(fits, told)
+    outcomes = [*failures, *measured]
+    found = Outcomes.of(outcomes)
+    if not found.runs:
+        raise next(one.error for one in outcomes if isinstance(one, Failed))
     return Profile(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=this_machine(),
-        runs=tuple(runs),
+        machine=found.machine,
+        machines=found.machines,
+        runs=found.runs,
+        missing=found.missing,
     )
 
 
-def run_apart(trial: Trial) -> Run:
-    """``run`` in a fresh process. Raises what it raised there, and ``DeviceError`` if it died."""
-    with TemporaryDirectory(prefix="edgegen-profile-") as folder:
-        told, answered = Path(folder, "trial.json"), Path(folder, "answer.json")
-        told.write_bytes(msgspec.json.encode(trial))
-        # The same places as here and in the same order, so that the same edgegen is found.
-        paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
-        command = [sys.executable, "-P", "-m", "edgegen.profiles.child", str(told), str(answered)]
-        ended = subprocess.run(
-            [*command, repr(monotonic())],
-            env={**os.environ, "PYTHONPATH": paths},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            check=False,
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """What all trials gave, by machine: the one of most runs needs no name."""
+
+    machine: Machine
+    machines: dict[str, Machine]
+    runs: tuple[Run, ...]
+    missing: tuple[Missing, ...]
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Measured | Failed]) -> Outcomes:
+        """Machines that are alike are one."""
+        from msgspec.structs import replace
+
+        measured = [one for one in outcomes if isinstance(one, Measured)]
+        failed = [one for one in outcomes if isinstance(one, Failed)]
+        alike = list(dict.fromkeys(_kind(one.machine) for one in measured))
+        names = {kind: "" if index == 0 else _name(kind, index) for index, kind in enumerate(alike)}
+        machines = {names[_kind(one.machine)]: one.machine for one in reversed(measured)}
+        return cls(
+            machine=machines.pop("", this_machine()),
+            machines=machines,
+            runs=tuple(replace(one.run, machine=names[_kind(one.machine)]) for one in measured),
+            missing=tuple(_missing(one) for one in failed),
         )
-        if ended.returncode or not answered.exists():
-            raise DeviceError(_death(trial, ended.returncode, ended.stderr))
-        answer = msgspec.json.decode(answered.read_bytes(), type=Answer)
-    if answer.run is None:
-        kinds: dict[str, type[EdgegenError]] = {
-            name: kind
-            for name, kind in vars(errors).items()
-            if isinstance(kind, type) and issubclass(kind, EdgegenError)
-        }
-        raise kinds.get(answer.error, EdgegenError)(answer.message)
-    return answer.run
 
 
-def _death(trial: Trial, status: int, said: str) -> str:
-    ended = f"status {status}"
-    if status < 0:
-        ended = f"signal {signal.Signals(-status).name}"
-    last = (said.strip().splitlines() or ["it said nothing"])[-1][:300]
-    return (
-        f"profiling {Path(trial.bundle).name} on {trial.device}: "
-        f"the process ended with {ended}: {last}"
+def merge(profiles: Sequence[Profile]) -> Profile:
+    """One profile of several files, each run with its machine. Raises ``InputError`` of none."""
+    if not profiles:
+        raise InputError("no profiles to merge: give at least one.")
+    if len(profiles) == 1:
+        return profiles[0]
+    found = Outcomes.of(
+        [Measured(one, each.machine_of(one)) for each in profiles for one in each.runs]
+    )
+    return Profile(
+        created=max(each.created for each in profiles),
+        machine=found.machine,
+        machines=found.machines,
+        runs=found.runs,
+        missing=tuple(one for each in profiles for one in each.missing),
     )
 
 
-def this_machine() -> Machine:
-    """The computer and the software, as reports carry them."""
-    import psutil
+def _here(trials: Iterable[Trial], progress: Progress) -> Iterable[Measured | Failed]:
+    """In this process: an error ends it."""
+    for trial in trials:
+        progress(str(trial))
+        yield Measured(run(trial), this_machine())
 
-    versions = {"edgegen": edgegen.__version__}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Machine(
-        system=platform.platform(),
-        processor=processor(),
-        cores=cores or 1,
-        memory=int(psutil.virtual_memory().total),
-        python=platform.python_version(),
-        versions=versions,
+
+def _silent(_: str) -> None:
+    """Nobody asked what begins."""
+
+
+def _kind(machine: Machine) -> str:
+    """What tells machines apart: hardware and software, not the host's name."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    memory = f"{machine.memory / 1e9:.0f} GB"
+    return f"{machine.processor}, {machine.cores} cores, {memory}, {machine.system}, {versions}"
+
+
+def _name(kind: str, index: int) -> str:
+    return f"{kind.partition(',')[0]} #{index + 1}"
+
+
+def _missing(failed: Failed) -> Missing:
+    trial = failed.trial
+    return Missing(
+        bundle=Path(trial.bundle).name,
+        device=trial.device,
+        threads=trial.threads,
+        precision=trial.precision or "",
+        machine=failed.machine,
+        why=str(failed.error),
     )
+
+
+def _each(given: int | Sequence[int] | None) -> tuple[int, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def _texts(texts: str | Path | Sequence[str] | None) -> tuple[str, ...]:
@@ -180,7 +206,7 @@ def _texts(texts: str | Path | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _check(trials: Sequence[Trial]) -> None:
-    """What can be known to fail is told before the first minute is spent."""
+    """What is wrong wherever it runs is told before the first minute is spent."""
     for name in {name for trial in trials for name in trial.drafters}:
         if name != "none":
             _ = DRAFTERS[name]
@@ -188,8 +214,25 @@ def _check(trials: Sequence[Trial]) -> None:
         if trial.threads < 1:
             raise InputError(f"threads must be at least 1, got {trial.threads}.")
         GenerationOptions(num_assistant_tokens=trial.num_assistant_tokens)
-        device = device_named(trial.device)
-        why = device.missing()
-        if why is not None:
-            raise DeviceMissing(f"device {trial.device} cannot be used here: {why}.")
-        choose_variant(Bundle.open(trial.bundle, verify=False), "decode", device, trial.precision)
+        for name in by_part(trial.device).values():
+            device_named(name)
+        Bundle.open(trial.bundle, verify=False)
+
+
+def _fitting(trials: Sequence[Trial]) -> tuple[list[Trial], list[Failed]]:
+    """The trials whose bundle has what its device wants, and why the others cannot run."""
+    fits: list[Trial] = []
+    failures: list[Failed] = []
+    for trial in trials:
+        places, weights = by_part(trial.device), by_part(trial.precision, "")
+        device = device_named(places.get("decode", places["default"]))
+        bundle = Bundle.open(trial.bundle, verify=False)
+        try:
+            if (why := device.missing()) is not None:
+                raise DeviceMissing(f"device {device.name} cannot be used here: {why}.")
+            choose_variant(bundle, "decode", device, weights.get("decode", weights.get("default")))
+        except (BundleError, DeviceError, InputError) as error:
+            failures.append(Failed(trial, error))
+        else:
+            fits.append(trial)
+    return fits, failures

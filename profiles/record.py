@@ -18,7 +18,7 @@ from edgegen.runtime.stopping import Cut
 
 from .summary import Summary, summarise
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,6 +50,8 @@ class PassRecord(Part, frozen=True, kw_only=True):
     features_seconds: float
     encode_seconds: float
     steps: tuple[StepRecord, ...]
+    open_seconds: float = 0.0
+    detect_seconds: float = 0.0
 
 
 class Request(Part, frozen=True, kw_only=True):
@@ -140,7 +142,9 @@ class Case(Part, frozen=True, kw_only=True):
 
 
 class Subject(Part, frozen=True, kw_only=True):
-    """Which bundle. ``decode_sha256`` is that of the decode graph that ran."""
+    """Which bundle. ``decode_sha256`` is that of the decode graph that ran; ``agreement`` the share
+    of next tokens that were the checkpoint's own at export, None where that was not checked.
+    """
 
     path: str
     name: str
@@ -156,6 +160,7 @@ class Subject(Part, frozen=True, kw_only=True):
     lowering: str
     cache: str
     rows: str
+    agreement: float | None = None
 
 
 class Place(Part, frozen=True, kw_only=True):
@@ -168,12 +173,33 @@ class Place(Part, frozen=True, kw_only=True):
 
 
 class Run(Part, frozen=True, kw_only=True):
-    """One bundle on one device with one number of threads, in a process of its own."""
+    """One bundle on one device with one number of threads, in a process of its own.
+
+    ``machine`` names one of the profile's ``machines``; empty is the profile's own.
+    """
 
     subject: Subject
     place: Place
     load: Load
     cases: tuple[Case, ...]
+    machine: str = ""
+
+
+class Missing(Part, frozen=True, kw_only=True):
+    """What was asked for and not measured, and why. ``precision`` is empty where none was named."""
+
+    bundle: str
+    device: str
+    threads: int
+    why: str
+    precision: str = ""
+    machine: str = ""
+
+    def __str__(self) -> str:
+        count = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        words = (self.bundle, self.precision, "on", self.device)
+        where = f" of {self.machine}" if self.machine else ""
+        return f"{' '.join(filter(None, words))}, {count}{where}: {self.why}"
 
 
 class Machine(Part, frozen=True, kw_only=True):
@@ -188,12 +214,22 @@ class Machine(Part, frozen=True, kw_only=True):
 
 
 class Profile(Part, frozen=True, kw_only=True):
-    """All runs of one call. ``created`` is UTC, ISO 8601."""
+    """All runs of one call. ``created`` is UTC, ISO 8601.
+
+    ``machines`` are the others that took part, by the name their runs carry; ``missing`` is what
+    was asked for and could not be measured.
+    """
 
     schema_version: str = SCHEMA_VERSION
     created: str
     machine: Machine
     runs: tuple[Run, ...]
+    machines: dict[str, Machine] = {}
+    missing: tuple[Missing, ...] = ()
+
+    def machine_of(self, run: Run) -> Machine:
+        """The computer a run was measured on."""
+        return self.machines[run.machine] if run.machine else self.machine
 
     @property
     def summaries(self) -> tuple[Summary, ...]:
@@ -251,6 +287,8 @@ def _timed(record: PassRecord) -> Pass:
         tokenize_seconds=record.tokenize_seconds,
         features_seconds=record.features_seconds,
         encode_seconds=record.encode_seconds,
+        open_seconds=record.open_seconds,
+        detect_seconds=record.detect_seconds,
         source_tokens=record.source_tokens,
         steps=tuple(
             Step(

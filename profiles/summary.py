@@ -119,6 +119,7 @@ class Summary:
         subject, place, case = self.run.subject, self.run.place, self.case
         return {
             "bundle": subject.name,
+            "machine": self.run.machine or None,
             "device": place.device,
             "threads": place.threads,
             "precision": subject.weight_format,
@@ -149,6 +150,7 @@ class Summary:
         return {
             "peak_rss_mb": None if peak is None else peak / MB,
             "bundle_mb": subject.size / MB,
+            "agreement": subject.agreement,
             "draft_tokens_proposed": self.draft_tokens_proposed,
             "draft_tokens_accepted": self.draft_tokens_accepted,
             "draft_acceptance_rate": self.draft_acceptance_rate,

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import msgspec
 
+from edgegen.manifest import Manifest, Variant
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.pipeline import Pipeline, load
 from edgegen.runtime.result import Pass, Result
@@ -34,6 +35,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     num_assistant_tokens: int | None = None
     precision: str | None = None
     exact: bool = True
+
+    def __str__(self) -> str:
+        count = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        words = (Path(self.bundle).name, self.precision, "on", self.device)
+        return f"{' '.join(filter(None, words))}, {count}"
 
 
 def run(trial: Trial, started_seconds: float = 0.0) -> Run:
@@ -181,6 +187,8 @@ def _pass(one: Pass, more_seconds: float) -> PassRecord:
         tokenize_seconds=one.tokenize_seconds + more_seconds,
         features_seconds=one.features_seconds,
         encode_seconds=one.encode_seconds,
+        open_seconds=one.open_seconds,
+        detect_seconds=one.detect_seconds,
         steps=tuple(
             StepRecord(
                 step.tokens,
@@ -216,13 +224,34 @@ def _subject(pipeline: Pipeline) -> Subject:
         lowering=variant.lowering,
         cache=variant.cache.kind,
         rows=variant.precision.rows,
+        agreement=_agreement(manifest, variant),
+    )
+
+
+def _device(pipeline: Pipeline) -> str:
+    """The device of all parts, or of each where they differ."""
+    found = pipeline.engine.devices
+    if len(set(found.values())) == 1:
+        return pipeline.engine.device.name
+    return "+".join(f"{part}={name}" for part, name in found.items())
+
+
+def _agreement(manifest: Manifest, variant: Variant) -> float | None:
+    made = (variant.format, variant.precision.weight_format)
+    return next(
+        (
+            one.agreement
+            for one in manifest.parity
+            if not one.skipped and (one.format, one.weight_format) == made
+        ),
+        None,
     )
 
 
 def _place(trial: Trial, pipeline: Pipeline) -> Place:
     device = pipeline.engine.device
     return Place(
-        device=device.name,
+        device=_device(pipeline),
         threads=trial.threads,
         exact=trial.exact,
         details=device.describe(),

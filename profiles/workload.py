@@ -23,13 +23,13 @@ class Workload:
     """What to run. Raises ``InputError`` naming every fault.
 
     ``prompts``: lengths in tokens, of the encoder's input for an encoder-decoder and of the prompt
-    otherwise; each runs to exactly ``new_tokens`` tokens (None: to the model's own end). ``texts``
-    and ``audio`` run to the model's own end. A speech model takes ``audio`` alone, a text model
-    the two others.
+    otherwise; each runs to exactly as many tokens as ``new_tokens`` says, once for each of them
+    (to the model's own end where it is empty). ``texts`` and ``audio`` run to the model's own end.
+    A speech model takes ``audio`` alone, a text model the two others.
     """
 
     prompts: tuple[int, ...] = ()
-    new_tokens: int | None = 64
+    new_tokens: tuple[int, ...] = (64,)
     texts: tuple[str, ...] = ()
     audio: tuple[str, ...] = ()
     repetitions: int = 5
@@ -38,7 +38,7 @@ class Workload:
     def __post_init__(self) -> None:
         whole: list[tuple[str, object]] = [("prompts", length) for length in self.prompts]
         whole += [("repetitions", self.repetitions), ("warm-ups", self.warmups)]
-        whole += [("new tokens", self.new_tokens)] if self.new_tokens is not None else []
+        whole += [("new tokens", count) for count in self.new_tokens]
         faults = [
             f"{name} must be whole numbers from 1 to {MOST_TOKENS}, got {value!r}"
             for name, value in whole
@@ -120,8 +120,9 @@ def jobs(workload: Workload, manifest: Manifest, tokenizer: Tokenizer | None) ->
             f"bundle {manifest.name} is a text model; give prompt lengths or texts to run."
         )
     found = [
-        prompt_job(length, workload.new_tokens, manifest, tokenizer)
+        prompt_job(length, count, manifest, tokenizer)
         for length in sorted(set(workload.prompts))
+        for count in sorted(set(workload.new_tokens)) or (None,)
     ]
     if workload.texts:
         found.append(Job(name=f"{len(workload.texts)} texts", sources=workload.texts))

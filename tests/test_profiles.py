@@ -19,7 +19,7 @@ from edgegen.bundle import Bundle
 from edgegen.errors import EdgegenError, InputError, UnknownName
 from edgegen.profiles import Profile, memory, profile
 from edgegen.profiles.compare import compare
-from edgegen.profiles.measure import this_machine
+from edgegen.profiles.machine import this_machine
 from edgegen.profiles.record import (
     Case,
     Load,
@@ -325,7 +325,7 @@ def test_an_unknown_workload_lists_those_there_are() -> None:
         ({"prompts": (0,)}, "prompts"),
         ({"repetitions": 0}, "repetitions"),
         ({"warmups": 0}, "warm-ups"),
-        ({"new_tokens": 0}, "new tokens"),
+        ({"new_tokens": (0,)}, "new tokens"),
         ({"audio": ("no such.wav",)}, "no such.wav"),
     ],
 )
@@ -471,11 +471,11 @@ def test_a_prompt_longer_than_the_bundle_takes_is_refused(bundle: Path) -> None:
     defaults = msgspec.structs.replace(manifest.generation, max_source=16, max_positions=8)
     small = msgspec.structs.replace(manifest, generation=defaults)
     tokenizer = ByteTokenizer()
-    assert jobs(Workload(prompts=(16,), new_tokens=8), small, tokenizer)[0].name == "p16 n8"
+    assert jobs(Workload(prompts=(16,), new_tokens=(8,)), small, tokenizer)[0].name == "p16 n8"
     with pytest.raises(InputError, match="at most 16"):
-        jobs(Workload(prompts=(17,), new_tokens=8), small, tokenizer)
+        jobs(Workload(prompts=(17,), new_tokens=(8,)), small, tokenizer)
     with pytest.raises(InputError, match="8 decoder positions"):
-        jobs(Workload(prompts=(16,), new_tokens=9), small, tokenizer)
+        jobs(Workload(prompts=(16,), new_tokens=(9,)), small, tokenizer)
 
 
 def test_a_speech_bundle_asks_for_audio(bundle: Path) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from edgegen.errors import EdgegenError
-from edgegen.profiles.measure import this_machine
+from edgegen.profiles.machine import this_machine
 
 from . import models
 from .contest import Place, contest
