@@ -39,3 +39,18 @@ def source_of(shape: Shape, length: int = 11) -> dict[str, Any]:
     if shape.source == "pixels":
         return {"pixel_values": shading(*shape.picture)}
     return {"samples": chirp(480000 if shape.source == "features" else 11007)}
+
+
+def source_at(shape: Shape, index: int, length: int) -> dict[str, Any]:
+    """Sources that differ by ``index``; ``length`` in tokens, sound and pictures have their own."""
+    if not shape.encoder:
+        return {}
+    random = np.random.default_rng([3, index])
+    if shape.source == "ids":
+        return {"input_ids": [*ids(length - 1, seed=100 + index), END]}
+    if shape.source == "pixels":
+        noise = random.normal(size=shape.picture).astype(np.float32)
+        return {"pixel_values": shading(*shape.picture) + noise}
+    samples = 480000 if shape.source == "features" else 4007 + 811 * index
+    tone = chirp(samples) * np.float32(random.uniform(0.1, 1))
+    return {"samples": tone + random.normal(0, 0.02 * (1 + index), samples).astype(np.float32)}
