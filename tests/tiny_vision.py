@@ -9,6 +9,8 @@ import torch
 from tiny import checkpoint_of
 from tiny_words import END, PAD, UNKNOWN, VOCABULARY, Case
 from transformers import (
+    BertConfig,
+    BertLMHeadModel,
     DeiTConfig,
     DeiTModel,
     GPT2Config,
@@ -108,6 +110,18 @@ def tiny_vit_gpt2(**overrides: Any) -> Checkpoint:
     return captioner(ViTModel(ViTConfig(**seen(num_hidden_layers=1))), decoder)
 
 
+def tiny_vit_bert(**overrides: Any) -> Checkpoint:
+    """Of its encoder's width, so that no projection stands between them."""
+    said: dict[str, Any] = {
+        "vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "hidden_act": "relu",
+        "num_attention_heads": 2, "intermediate_size": 80, "max_position_embeddings": 600,
+        "is_decoder": True, "add_cross_attention": True, "initializer_range": 0.3, **IDS,
+        **overrides,
+    }  # fmt: skip
+    torch.manual_seed(16)
+    return captioner(ViTModel(ViTConfig(**seen())), BertLMHeadModel(BertConfig(**said)))
+
+
 def tiny_gpt2(**overrides: Any) -> Checkpoint:
     return checkpoint_of(stirred(gpt2(scale_attn_by_inverse_layer_idx=True, **overrides)))
 
@@ -116,5 +130,6 @@ CASES = {
     "vit-trocr": Case(family="vision", make=tiny_trocr),
     "deit-trocr-waves": Case(family="vision", make=tiny_trocr_waves),
     "vit-gpt2": Case(family="vision", make=tiny_vit_gpt2),
+    "vit-bert": Case(family="vision", make=tiny_vit_bert),
     "gpt2": Case(family="gpt2", make=tiny_gpt2),
 }

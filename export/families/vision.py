@@ -23,6 +23,7 @@ from ..ops.base import Ops, V
 from ..ops.specs import FeedForward, Norm, SelfAttention
 from .bart import Bart, Style, fairseq_waves
 from .base import Family, Shape
+from .bert import BertDecoder
 from .decoding import decoding_defaults
 from .gpt2 import Gpt2
 from .naming import Naming, activation_of
@@ -61,7 +62,12 @@ class TrOcr(Bart):
         return replace(super().shape, source_masked=False)
 
 
-DECODERS: Mapping[str, type[TrOcr] | type[Gpt2]] = {"trocr": TrOcr, "gpt2": Gpt2}
+Decoder = TrOcr | Gpt2 | BertDecoder
+DECODERS: Mapping[str, type[TrOcr] | type[Gpt2] | type[BertDecoder]] = {
+    "trocr": TrOcr,
+    "gpt2": Gpt2,
+    "bert": BertDecoder,
+}
 
 
 class VisionEncoderDecoder(Family):
@@ -69,7 +75,7 @@ class VisionEncoderDecoder(Family):
 
     model_types = ("vision-encoder-decoder",)
     task = "image-to-text"
-    limits = "ViT or DeiT with TrOCR's or GPT-2's decoder; pictures of one size"
+    limits = "ViT or DeiT with TrOCR's, GPT-2's or BERT's decoder; pictures of one size"
     batched = False
     parity_prompts = ("picture 1", "picture 2")
 
@@ -91,7 +97,7 @@ class VisionEncoderDecoder(Family):
             )
         self.first = 2 if f"{EMBEDDINGS}.distillation_token" in weights else 1
 
-    def decoder(self) -> TrOcr | Gpt2:
+    def decoder(self) -> Decoder:
         encoder = str(self.seen.get("model_type"))
         config: Mapping[str, Any] = self.config["decoder"]
         kind = str(config.get("model_type"))
