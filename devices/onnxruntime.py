@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from edgegen.errors import DeviceError, DeviceMissing
-from edgegen.graph import Graph, resolve
+from edgegen.graph import Graph, free_dims, resolve
 from edgegen.manifest import Variant
 
 from .device import DeviceOptions, Feeds, Tensor
 
+# Sizes of call a request is ready for, and what their outputs may take together.
+FRAMES, FRAME_BYTES = 40, 1 << 25
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
 
 
@@ -30,84 +32,129 @@ def load_onnxruntime() -> Any:
     return onnxruntime
 
 
-class OrtRequest:
-    """Bindings of one caller. Feeds whose array object was seen last time are not bound again."""
+class _Frame:
+    """What is bound for calls of one size, and the outputs they write to."""
 
     def __init__(self, session: OrtSession) -> None:
-        self._session = session
-        self._binding = session.inference.io_binding()
-        self._held: dict[str, Tensor] = {}
-        self._outputs: dict[str, Tensor] = {}
+        self.binding = session.inference.io_binding()
+        self.held: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
         # Outputs whose size no input tells: ONNX Runtime makes them anew each run.
-        self._open: set[str] = set()
+        self.open: list[str] = []
+        self.ready = False
+        self.version = 0
         self._places: dict[str, int] = {}  # of the outputs among those bound
 
-    def bind(self, name: str, array: Tensor) -> None:
-        if name in self._session.inputs:
-            self._bind_input(name, array)
-        else:
-            self._bind_output(name, array)
-            self._held[name] = array
-
-    def _bind_input(self, name: str, array: Tensor) -> None:
+    def bind_input(self, name: str, array: Tensor) -> None:
         if not array.flags.c_contiguous:
             raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
-        self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, address(array))
-        self._held[name] = array
+        self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, address(array))
+        self.held[name] = array
 
-    def _bind_output(self, name: str, array: Tensor) -> None:
+    def bind_output(self, name: str, array: Tensor) -> None:
         self._places.setdefault(name, len(self._places))
-        self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, address(array))
+        self.binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, address(array))
+        self.held[name] = array
 
-    def run(self, feeds: Feeds) -> dict[str, Tensor]:
-        held, sizing = self._held, self._session.sizing
-        refit = not self._outputs and not self._open
-        for name, array in feeds.items():
-            before = held.get(name)
-            if before is not array:
-                self._bind_input(name, array)
-                if before is None or any(
-                    before.shape[axis] != array.shape[axis] for axis in sizing[name]
-                ):
-                    refit = True
-        if refit:
-            self._fit_outputs()
-        for name in self._open:
-            self._places.setdefault(name, len(self._places))
-            self._binding.bind_output(name, "cpu")
-        try:
-            self._session.inference.run_with_iobinding(self._binding)
-        except Exception as error:  # the provider's own types are not public
-            raise DeviceError(self._session.fault(error)) from error
-        return {**self._outputs, **self._made()} if self._open else self._outputs
-
-    def _made(self) -> dict[str, Tensor]:
-        values = self._binding.get_outputs()
-        return {name: values[self._places[name]].numpy() for name in self._open}
-
-    def _fit_outputs(self) -> None:
-        """Size the unbound outputs from the inputs' shapes; rebind those that changed. An output
-        whose size only the graph knows stays open."""
-        graph = self._session.graph
+    def fit(self, graph: Graph) -> None:
+        """Size the outputs nobody bound from the inputs' shapes. One whose size only the graph
+        knows stays open."""
         sizes: dict[str, int] = {}
         for port in graph.inputs:
-            if port.name not in self._held:
+            if port.name not in self.held:
                 raise DeviceError(f"graph {graph.name}: input {port} was not given.")
-            for dim, size in zip(port.shape, self._held[port.name].shape, strict=True):
+            for dim, size in zip(port.shape, self.held[port.name].shape, strict=True):
                 if isinstance(dim, str):
                     sizes[dim] = size
         for port in graph.outputs:
-            if port.name in self._held:
+            if port.name in self.held:
                 continue
             shape = resolve(port.shape, sizes)
             if shape is None:
-                self._open.add(port.name)
+                self.open.append(port.name)
                 continue
-            found = self._outputs.get(port.name)
-            if found is None or found.shape != shape:
-                found = np.empty(shape, port.dtype)
-                self._outputs[port.name] = found
-                self._bind_output(port.name, found)
+            self.outputs[port.name] = found = np.empty(shape, port.dtype)
+            self.bind_output(port.name, found)
+        self.ready = True
+
+    def reopen(self) -> None:
+        for name in self.open:
+            self._places.setdefault(name, len(self._places))
+            self.binding.bind_output(name, "cpu")
+
+    def made(self) -> dict[str, Tensor]:
+        values = self.binding.get_outputs()
+        return {name: values[self._places[name]].numpy() for name in self.open}
+
+    def size(self) -> int:
+        return sum(array.nbytes for array in self.outputs.values())
+
+
+class OrtRequest:
+    """Bindings of one caller, apart for each size of call, since to bind a size anew costs a small
+    model a third of a call. Feeds whose array object was seen last time are not bound again."""
+
+    def __init__(self, session: OrtSession) -> None:
+        self._session = session
+        self._fixed: dict[str, Tensor] = {}
+        self._version = 0
+        self._frames: dict[tuple[int, ...], _Frame] = {}
+
+    def bind(self, name: str, array: Tensor) -> None:
+        if name in self._session.inputs and not array.flags.c_contiguous:
+            raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
+        self._fixed[name] = array
+        self._version += 1
+
+    def run(self, feeds: Feeds) -> dict[str, Tensor]:
+        session = self._session
+        size = tuple([feeds[name].shape[axis] for name, axis in session.sizing if name in feeds])
+        frame = self._frames.get(size)
+        if frame is None:
+            frame = self._frames[size] = _Frame(session)
+        if frame.version != self._version:
+            self._rebind(frame)
+        held = frame.held
+        for name, array in feeds.items():
+            if held.get(name) is not array:
+                frame.bind_input(name, array)
+        if not frame.ready:
+            frame.fit(session.graph)
+            self._forget(size)
+        if frame.open:
+            frame.reopen()
+        try:
+            session.inference.run_with_iobinding(frame.binding)
+        except Exception as error:  # the provider's own types are not public
+            raise DeviceError(session.fault(error)) from error
+        return {**frame.outputs, **frame.made()} if frame.open else frame.outputs
+
+    def _rebind(self, frame: _Frame) -> None:
+        """Bring a frame up to what was bound since it was last used."""
+        sizing = {name for name, _ in self._session.sizing}
+        sizes_may_differ = False
+        for name, array in self._fixed.items():
+            before = frame.held.get(name)
+            if before is array:
+                continue
+            if name in self._session.inputs:
+                frame.bind_input(name, array)
+                sizes_may_differ |= name in sizing
+            else:
+                frame.outputs.pop(name, None)
+                frame.bind_output(name, array)
+        if sizes_may_differ and frame.ready:
+            for name in frame.outputs:
+                del frame.held[name]
+            frame.outputs, frame.open, frame.ready = {}, [], False
+        frame.version = self._version
+
+    def _forget(self, newest: tuple[int, ...]) -> None:
+        """Let the oldest frames go that hold more than enough memory, or are too many."""
+        held = sum(frame.size() for frame in self._frames.values())
+        for size in list(self._frames):
+            if size != newest and (held > FRAME_BYTES or len(self._frames) > FRAMES):
+                held -= self._frames.pop(size).size()
 
 
 class OrtSession:
@@ -119,7 +166,7 @@ class OrtSession:
         self.device = device
         self.file = file
         self.inputs = self.graph.input_names()
-        self.sizing = sizing_inputs(self.graph)
+        self.sizing = sizing_axes(self.graph)
 
     def request(self) -> OrtRequest:
         return OrtRequest(self)
@@ -138,13 +185,15 @@ def address(array: Tensor) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def sizing_inputs(graph: Graph) -> dict[str, tuple[int, ...]]:
-    """For each input, the axes whose length decides the shape of some output."""
-    wanted = {dim for port in graph.outputs for dim in port.shape if isinstance(dim, str)}
-    return {
-        port.name: tuple(axis for axis, dim in enumerate(port.shape) if dim in wanted)
-        for port in graph.inputs
-    }
+def sizing_axes(graph: Graph) -> tuple[tuple[str, int], ...]:
+    """For each free dimension of the outputs, the axis of an input that tells its length."""
+    found: dict[str, tuple[str, int]] = {}
+    wanted = free_dims(graph.outputs)
+    for port in graph.inputs:
+        for axis, dim in enumerate(port.shape):
+            if dim in wanted:
+                found.setdefault(str(dim), (port.name, axis))
+    return tuple(found.values())
 
 
 def compile_session(

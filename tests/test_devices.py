@@ -190,3 +190,47 @@ def test_the_fake_fails_where_it_is_told() -> None:
     assert request.run(feeds)["y"].shape == (3,)
     short = fake(wrong_shape=True).compile(Path("decode.onnx"), VARIANT, DeviceOptions())
     assert short.request().run(feeds)["y"].shape == (2,)
+
+
+def test_calls_of_changing_sizes_say_what_calls_of_one_size_do(
+    fused: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bindings are kept by size; what is bound later, or forgotten, reaches all of them."""
+    monkeypatch.setattr("edgegen.devices.onnxruntime.FRAMES", 2)
+    found = fused.steps()
+    texts = ([0], [5, 77], [250, 33, 18], [5], [9, 9, 9], [4, 7], [1, 2, 3, 4], [6])
+    for length in (0, 0, 3):  # again, and from a longer past
+        for text in texts:
+            alone = fused.steps()
+            for one in (found, alone):
+                one.length = 0
+                one.feed([0, 8, 9][:length] or [0])
+                one.length = length
+            np.testing.assert_array_equal(found.feed(text), alone.feed(text))
+
+
+def test_a_request_forgets_the_sizes_it_has_no_room_for(
+    fused: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = fused.session("encode")
+    sizes = range(1, 9)
+
+    def answers(request: Any) -> list[Tensor]:
+        return [
+            request.run(
+                {
+                    "input_ids": np.full((1, n), 5, np.int64),
+                    "source_mask": np.zeros((1, n), np.float32),
+                }
+            )["cross_key_0"]
+            for n in sizes
+        ]
+
+    whole: Any = session.request()
+    expected = answers(whole)
+    assert len(whole._frames) == len(sizes)
+    monkeypatch.setattr("edgegen.devices.onnxruntime.FRAME_BYTES", 1)
+    small: Any = session.request()
+    for found, wanted in zip(answers(small), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert len(small._frames) == 1
