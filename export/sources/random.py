@@ -79,7 +79,7 @@ def encoder_decoder(size: Size) -> tuple[dict[str, Any], Shapes]:
     """Configuration, and shapes of the weights by their names."""
     at, layers = "model.encoder.text_model", size.encoder_layers
     below = size.layers - layers
-    shapes = {f"{at}.embed_tokens.weight": (size.vocabulary, size.width)}
+    shapes: Shapes = {f"{at}.embed_tokens.weight": (size.vocabulary, size.width)}
     shapes |= stack(size, at, layers, ENCODED) | stack(size, "model.decoder", below, ENCODED)
     config = {
         "model_type": "t5gemma2",
@@ -94,7 +94,7 @@ def encoder_decoder(size: Size) -> tuple[dict[str, Any], Shapes]:
 
 def decoder_only(size: Size) -> tuple[dict[str, Any], Shapes]:
     """Configuration, and shapes of the weights by their names."""
-    shapes = {"model.embed_tokens.weight": (size.vocabulary, size.width)}
+    shapes: Shapes = {"model.embed_tokens.weight": (size.vocabulary, size.width)}
     shapes |= stack(size, "model", size.layers, ALONE)
     config = {"model_type": "gemma3_text", "tie_word_embeddings": True}
     return {**config, **size.config(size.layers)}, shapes
@@ -115,7 +115,7 @@ def stack(size: Size, at: str, layers: int, norms: tuple[str, ...]) -> Shapes:
         "mlp.down_proj": (width, size.inner),
         **{f"{name}_layernorm": (width,) for name in norms},
     }
-    shapes = {
+    shapes: Shapes = {
         f"{at}.layers.{i}.{name}.weight": shape
         for i in range(layers)
         for name, shape in layer.items()

@@ -20,7 +20,7 @@ from typer.main import get_command
 from edgegen import __version__
 from edgegen.errors import EdgegenError
 
-from .commands import adapt, condition, devices, export, inspect, profile, run, sources
+from .commands import adapt, condition, devices, export, inspect, profile, run, sources, study
 
 HELP = """Small encoder-decoder language models on devices without a server GPU.
 
@@ -42,6 +42,7 @@ COMMANDS = (
     ("run", run.run, run.HELP),
     ("inspect", inspect.inspect, inspect.HELP),
     ("profile", profile.profile, profile.HELP),
+    ("study", study.study, study.HELP),
     ("devices", devices.devices, devices.HELP),
     ("sources", sources.sources, sources.HELP),
 )
@@ -62,6 +63,7 @@ EXTRAS = {
     "transformers": "export",
     "yaml": "export",
     "openvino": "openvino",
+    "ray": "ray",
     "soundfile": "audio",
     "soxr": "audio",
 }
