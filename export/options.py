@@ -82,7 +82,8 @@ class ExportOptions:
     formats: tuple[Format, ...] = ("onnx",)
     weight_format: WeightFormat = "fp32"
     group_size: int = 32
-    symmetric: bool | None = None  # None: symmetric at 8 bits, asymmetric at 4
+    # None: symmetric at 8 bits, and at 4 with static graphs only.
+    symmetric: bool | None = None
     parity: bool = True
     parity_prompts: tuple[str, ...] = ()
     min_agreement: float = 0.9
@@ -133,4 +134,7 @@ class ExportOptions:
 
     @property
     def sym(self) -> bool:
-        return self.weight_format != "int4" if self.symmetric is None else self.symmetric
+        """As asked, or what is closer to the checkpoint; NPUs keep only symmetric weights small."""
+        if self.symmetric is not None:
+            return self.symmetric
+        return self.weight_format != "int4" or self.static is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -9,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_families import VOCABULARY, write_bundle
+from tiny_families import CASES, tokenizer, write_bundle
 from tiny_sources import shading
 
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
-from edgegen.errors import BundleError, CacheFull, ExportError, InputError
-from edgegen.export.options import StaticSizes
+from edgegen.errors import BundleError, CacheFull, ExportError, InputError, ParityError
+from edgegen.export.families import family_of
+from edgegen.export.options import ExportOptions, StaticSizes
+from edgegen.export.parity import Gate
+from edgegen.export.static_parity import check_static
 from edgegen.manifest import Variant
 from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.options import GenerationOptions
@@ -208,6 +212,50 @@ def test_a_dynamic_load_never_takes_a_static_graph_and_a_static_one_asks_for_the
         Engine(lone, device_named("ort-cpu"), DeviceOptions(), static=True)
 
 
+def test_openvino_s_static_graphs_of_narrow_weights_give_its_dynamic_graphs_texts() -> None:
+    sizes = StaticSizes(source=(8,), cache=(16,), tokens=(1, 6))
+    folder = Path(mkdtemp()) / "openvino"
+    write_bundle(folder, "t5-tied", static=sizes, formats=("openvino",), weight_format="int8")
+    bundle, device = Bundle.open(folder), device_named("ov-cpu")
+    assert len({one.weights for one in bundle.component("decode").variants}) == 1
+    dynamic = Engine(bundle, device, DeviceOptions())
+    static = Engine(bundle, device, DeviceOptions(), static=True)
+    for way in WAYS.values():
+        assert text(static, 7, 16, **way) == text(dynamic, 7, 16, **way), way
+
+
+def gated(family: str) -> tuple[Gate, Bundle, dict[str, Variant]]:
+    bundle = engines(family)[0].bundle
+    checkpoint = replace(CASES[family].make(), tokenizers={"source": tokenizer(end=True)})
+    made = family_of(checkpoint)[1]
+    gate = Gate(made, ExportOptions(model="tiny", output=Path("unused"), static=SIZES))
+    every = (one for name in bundle.manifest.components for one in statics(bundle, name))
+    return gate, bundle, {one.file: one for one in every}
+
+
+@pytest.mark.parametrize("family", ["t5-tied", "whisper", "marian-ssru", "llama-grouped"])
+def test_the_gate_holds_every_static_graph_to_the_checkpoint(family: str) -> None:
+    gate, bundle, variants = gated(family)
+    found = check_static(gate, bundle.path, variants)
+    assert found.agreement == 1.0
+    assert found.max_error < 1e-4
+    assert found.rows_error < 1e-4
+
+
+def test_the_gate_refuses_static_graphs_of_another_checkpoint() -> None:
+    gate, bundle, variants = gated("t5-tied")
+    gate.examples = [replace(one, logits=one.logits * 1.01) for one in gate.examples]
+    with pytest.raises(ParityError, match="onnx fp32: outputs differ"):
+        check_static(gate, bundle.path, variants)
+
+
+def test_sizes_that_no_prompt_of_the_gate_fits_are_refused() -> None:
+    gate, bundle, variants = gated("t5-tied")
+    gate.examples = [one for one in gate.examples if len(one.source["input_ids"]) > 8]
+    with pytest.raises(ExportError, match=r"S=8 .* --parity-prompts"):
+        check_static(gate, bundle.path, variants)
+
+
 @pytest.mark.parametrize(
     ("family", "why"), [("codegen-prefix-lm", "one call of any length"), ("moonshine", "size")]
 )
@@ -236,4 +284,3 @@ def test_sizes_are_read_as_they_are_written_on_the_command_line() -> None:
     found = StaticSizes.parse(["source=32,64", "tokens=1,4"])
     assert found == StaticSizes(source=(32, 64), tokens=(1, 4))
     assert StaticSizes.parse(["source=8 cache=4"]) == StaticSizes(source=(8,), cache=(4,))
-    assert VOCABULARY > 40

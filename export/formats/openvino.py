@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
+from collections.abc import Iterator
 from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ import openvino as ov
 from openvino import opset13
 
 from edgegen.errors import ExportError
-from edgegen.graph import Graph
+from edgegen.graph import Graph, pinned
 from edgegen.manifest import Cache, Precision, Variant
 
 from ..checkpoint import Weight
 from ..families.base import Family
 from ..ops.onnx_ops import OnnxOps
 from ..options import ExportOptions
+from ..static import Sizes, grid, key_of, static_cache, static_graph
 from . import ir_file, ir_state
 from .onnx import cache_of, record
+from .onnx_static import Recorder
 from .weight_file import WeightFile
 
 DENSE_ORIGINS = ("float32", "float16", "bfloat16", "float64")
@@ -50,6 +53,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     folder.mkdir(parents=True, exist_ok=True)
     weights = family.weights()
     written: dict[str, tuple[Graph, Cache]] = {}
+    sized: dict[str, Sizes] = {}
     used: set[str] = set()
     with closing(WeightFile(folder / "weights.bin")) as file:
         for name in family.graph_names():
@@ -64,26 +68,62 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
                     ir_file.save(made[0], folder / file_of(key), file)
                     written[key] = made[1], cache_of(family, name, kind)
                     del made
+                for key, sizes, fixed, ports in sized_models(
+                    family, name, model, graph, options, at
+                ):
+                    ir_file.save(fixed, folder / file_of(key), file)
+                    written[key], sized[key] = (ports, static_cache(family, name)), sizes
+                    del fixed
                 del model
             used |= parts if name != "features" else set()
     for key, (graph, _) in written.items():
-        ir_file.check(folder / file_of(key), file.path, graph)
+        ir_file.check(folder / file_of(key), file.path, pinned(graph, sized.get(key, {})))
     precision = precision_of(options, requantised(weights, used))
     return {
         key: Variant(
             format="openvino",
             precision=Precision(weight_format="fp32", rows="rounding")
-            if key == "features"
+            if graph.name == "features"
             else precision,
             graph=graph,
             file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/{file.path.name}",),
             cache=cache,
             lowering=OnnxOps.lowering,
-            settings=settings_of("fp32" if key == "features" else options.weight_format),
+            settings=settings_of("fp32" if graph.name == "features" else options.weight_format),
+            buckets=sized.get(key, {}),
         )
         for key, (graph, cache) in written.items()
     }
+
+
+def sized_models(
+    family: Family, name: str, model: Any, graph: Graph, options: ExportOptions, folder: Path
+) -> Iterator[tuple[str, Sizes, Any, Graph]]:
+    """Static copies of a graph with their keys, sizes and free ports; constants are shared.
+
+    A graph whose ports or loop depend on sizes is recorded and narrowed once more in ``folder``.
+    """
+    if options.static is None:
+        return
+    shape = family.shape
+    static_graph(family, name)  # says so when there cannot be one
+    again = name == "decode" and bool(shape.window_layers or shape.recurrent_width)
+    models: dict[int, Any] = {} if again else {0: model}
+    with closing(WeightFile(folder / "static.data")) as dense:
+        recorder = Recorder(family, name, family.weights(), dense)
+        ports = recorder.ports(options.static.tokens[0]) if again else graph
+        for sizes in grid(family, ports, options.static):
+            rows = sizes["n"] if again and shape.recurrent_width else 0
+            if rows not in models:
+                path = folder / f"{name}-{rows}.onnx"
+                onnx.save(recorder.recorded(rows)[0], path)
+                dense.flush()
+                models[rows] = narrow(convert(path), name, options)
+            fixed = models[rows].clone()
+            inputs = pinned(ports, sizes).inputs
+            fixed.reshape({port.name: ov.PartialShape(list(port.shape)) for port in inputs})
+            yield key_of(name, sizes), sizes, fixed, ports
 
 
 def cache_kinds(family: Family, options: ExportOptions) -> tuple[str, ...]:

@@ -55,5 +55,9 @@ class WeightFile:
             self.unique_bytes += len(data)
         return self._places[key]
 
+    def flush(self) -> None:
+        """Let others read what was placed so far."""
+        self._file.flush()
+
     def close(self) -> None:
         self._file.close()
