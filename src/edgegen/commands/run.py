@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer import Context
@@ -11,6 +13,10 @@ from . import arguments
 
 if TYPE_CHECKING:
     from edgegen.runtime.options import GenerationOptions
+    from edgegen.runtime.pipeline import Pipeline
+
+    from .inputs import Given
+    from .outputs import Output
 
 EARLY: dict[str, bool] = {"true": True, "false": False}
 # Sources read at a time, as a multiple of those decoded together.
@@ -92,10 +98,14 @@ def run(
     draft_store: arguments.DraftStore = None,
     corpus: arguments.Corpus = None,
     verifier: arguments.Verifier = None,
-    device: arguments.Device = "ort-cpu",
+    device: arguments.Device = None,
+    placement: arguments.Placement = None,
+    fallback: arguments.Fallback = None,
     threads: arguments.Threads = 1,
     precision: arguments.Precision = None,
+    static: arguments.Static = False,
     exact: arguments.Exact = True,
+    source_cache: arguments.SourceCache = None,
     cache_dir: arguments.CacheDir = None,
     no_verify: arguments.NoVerify = False,
 ) -> None:
@@ -106,8 +116,8 @@ def generate(typed: dict[str, Any]) -> None:
     """Run with the options as they were typed, by name."""
     from edgegen.runtime.pipeline import load
 
-    from . import encodings
-    from .inputs import Given, inputs, suffix_of
+    from .inputs import Given, suffix_of
+    from .lists import words
     from .outputs import Output
 
     # Mistakes in the words typed are told before a large bundle is read.
@@ -128,7 +138,11 @@ def generate(typed: dict[str, Any]) -> None:
         typed["device"],
         typed["threads"],
         precision=typed["precision"],
+        static=typed["static"],
         exact=typed["exact"],
+        fallback=words(typed["fallback"] or ""),
+        placement=plan_of(typed),
+        source_cache_bytes=int(2**20 * (typed["source_cache"] or 0)),
         cache_dir=typed["cache_dir"],
         verify=not typed["no_verify"],
         draft_model=typed["draft_model"],
@@ -137,21 +151,48 @@ def generate(typed: dict[str, Any]) -> None:
         corpus=typed["corpus"],
         calibrate=options.draft != "none" and options.num_beams == 1,
     ) as pipeline:
-        if pipeline.bundle.manifest.encoding is not None:
-            encodings.check_typed(typed, pipeline.bundle.manifest.name)
-            for item in inputs(given, pipeline.bundle.manifest):
-                encodings.write(pipeline, item, as_json=output.kind == "json")
-            return
-        output.check_bundle(pipeline.bundle.manifest, options)
-        items = inputs(given, pipeline.bundle.manifest)
-        together = 1 if typed["batch_size"] is None else typed["batch_size"]
-        if together == 1:
-            for item in items:
-                output.write(pipeline, item, options)
-            return
-        # Enough of them for seats that fall free to be taken at once.
-        while part := list(islice(items, max(1, READ_AHEAD * together))):
-            output.write_together(pipeline, part, options, together)
+        try:
+            write(pipeline, given, output, options, typed)
+        finally:
+            for one in pipeline.engine.fallbacks:
+                print(f"edgegen: {one.part} went on on {one.to}: {one.reason}", file=sys.stderr)
+
+
+def write(
+    pipeline: Pipeline,
+    given: Given,
+    output: Output,
+    options: GenerationOptions,
+    typed: dict[str, Any],
+) -> None:
+    """All that is given, one after another or so many together."""
+    from . import encodings
+    from .inputs import inputs
+
+    manifest = pipeline.bundle.manifest
+    if manifest.encoding is not None:
+        encodings.check_typed(typed, manifest.name)
+        for item in inputs(given, manifest):
+            encodings.write(pipeline, item, as_json=output.kind == "json")
+        return
+    if typed["draft"] is None and typed["draft_model"] is None:
+        options = options.with_changes(draft=pipeline.defaults.draft)
+    output.check_bundle(manifest, options)
+    items = inputs(given, manifest)
+    together = 1 if typed["batch_size"] is None else typed["batch_size"]
+    if together == 1:
+        for item in items:
+            output.write(pipeline, item, options)
+        return
+    # Enough of them for seats that fall free to be taken at once.
+    while part := list(islice(items, max(1, READ_AHEAD * together))):
+        output.write_together(pipeline, part, options, together)
+
+
+def plan_of(typed: dict[str, Any]) -> Path | str | None:
+    """The plan asked for; where nothing is said of places, the one measured here, if any."""
+    said = (typed["device"], typed["precision"], typed["static"] or None)
+    return typed["placement"] or ("auto" if said == (None, None, None) else None)
 
 
 def generation_options(typed: dict[str, Any]) -> GenerationOptions:
