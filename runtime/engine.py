@@ -272,7 +272,7 @@ class Engine:
         if options.num_beams > 1:
             stopped = None if read is None or not stop else StopStrings.finder(stop, read)
             return BeamSearch(
-                target=decoder, options=options, filters=filters, ends=ends,
+                target=decoder, options=options.beams(defaults), filters=filters, ends=ends,
                 max_new_tokens=most, stopped=stopped,
                 condition=condition_of(self, options, defaults, most, encode),
             )  # fmt: skip

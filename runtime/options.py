@@ -35,6 +35,19 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Beams:
+    """The options of a beam search, decided: ``beams.BeamOptions``."""
+
+    num_beams: int
+    num_return_sequences: int
+    num_beam_groups: int
+    diversity_penalty: float
+    length_penalty: float
+    early_stopping: EarlyStopping
+    logprobs: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
     """What to generate and how. Raises ``InputError`` naming every fault in one line.
 
@@ -70,11 +83,12 @@ class GenerationOptions:
     num_beam_groups: int = 1
     # What a token costs a group for each time the groups before it chose it at the same place.
     diversity_penalty: float = 0.0
-    # Scores are divided by length to this power: above 0 favours long texts, below 0 short ones.
-    length_penalty: float = 1.0
+    # Scores are divided by length to this power: above 0 favours long texts, below 0 short ones;
+    # None takes the bundle's rule.
+    length_penalty: float | None = None
     # True ends when as many texts ended as beams there are, "never" only when no better one can
-    # come; False when none is likely to.
-    early_stopping: EarlyStopping = False
+    # come; False when none is likely to. None as above.
+    early_stopping: EarlyStopping | None = None
     # What must be so of a text for a beam search to take it: rules of `conditions.RULES` joined by
     # "+", e.g. "not-empty+length:3-20". A bundle's classifier for it is used where there is one.
     condition: str | None = None
@@ -137,11 +151,18 @@ class GenerationOptions:
 
     def rules(self, defaults: GenerationDefaults) -> Rules:
         """What holds of a bundle's text: what is asked for, else what the bundle says."""
-        asked = {field.name: getattr(self, field.name) for field in fields(Rules)}
-        return Rules(**{
-            name: getattr(defaults, name) if value is None else value
+        return Rules(**self._decided(Rules, defaults))
+
+    def beams(self, defaults: GenerationDefaults) -> Beams:
+        """The same of a beam search."""
+        return Beams(**self._decided(Beams, defaults))
+
+    def _decided(self, kind: type[Rules | Beams], defaults: GenerationDefaults) -> dict[str, Any]:
+        asked = {field.name: getattr(self, field.name) for field in fields(kind)}
+        return {
+            name: getattr(defaults, name, None) if value is None else value
             for name, value in asked.items()
-        })  # fmt: skip
+        }
 
 
 # More rows than any device takes at a time.
@@ -165,7 +186,7 @@ _RANGES: dict[str, tuple[bool, bool, float, bool, float]] = {
     "num_return_sequences": (True, False, 1, True, math.inf),
     "num_beam_groups": (True, False, 1, True, math.inf),
     "diversity_penalty": (False, False, 0, True, math.inf),
-    "length_penalty": (False, False, -100, True, 100),
+    "length_penalty": (False, True, -100, True, 100),
     "seed": (True, False, 0, True, 2**64 - 1),
     "logprobs": (True, True, 0, True, math.inf),
     "num_assistant_tokens": (True, True, 1, True, math.inf),
@@ -221,7 +242,7 @@ def _kind_faults(options: GenerationOptions) -> list[str]:
 def _beam_faults(options: GenerationOptions) -> list[str]:
     beams, groups = options.num_beams, options.num_beam_groups
     faults: list[str] = []
-    if options.early_stopping not in (True, False, "never"):
+    if options.early_stopping not in (True, False, "never", None):
         faults.append(
             f"early_stopping must be True, False or 'never', got {options.early_stopping!r}"
         )

@@ -113,7 +113,8 @@ def searched(
     ends: Sequence[int] = (END,),
 ) -> Scored:
     """Beam search by the book over whole forwards, nothing cached: what graphs must find."""
-    width, penalty = said.num_beams, said.length_penalty
+    width = said.num_beams
+    penalty = 1.0 if said.length_penalty is None else said.length_penalty
     most = min((1 + len(ends)) * width, reference(name).family.shape.vocabulary)
     beams: Scored = [(list(prompt), 0.0)]
     finished: Scored = []

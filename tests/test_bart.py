@@ -25,6 +25,7 @@ from edgegen.errors import CheckpointError
 from edgegen.export.checkpoint import Checkpoint, Weight
 from edgegen.export.families import family_of
 from edgegen.export.families.bart import fairseq_waves, marian_waves
+from edgegen.export.families.decoding import with_beam_rules
 from edgegen.export.ops.specs import HIDDEN
 from edgegen.export.reference import TorchReference, reference_of
 from edgegen.export.stepper import Stepper, run
@@ -239,3 +240,25 @@ def test_waves_are_those_of_transformers_bit_for_bit() -> None:
     np.testing.assert_array_equal(marian_waves(700, 48, 0), marian.numpy())
     fairseq = M2M100SinusoidalPositionalEmbedding.get_embedding(702, 48, 1)
     np.testing.assert_array_equal(fairseq_waves(700, 48, 1), fairseq.numpy()[2:])
+
+
+@pytest.mark.parametrize("early", [True, "never"])
+def test_a_checkpoint_s_own_rules_of_beams_hold_where_beams_are_asked_for(
+    early: Any, tmp_path: Path
+) -> None:
+    rules: dict[str, Any] = {"length_penalty": -1.5, "early_stopping": early}
+    checkpoint = replace(tiny_kin("bart"), generation={**SPECIAL, **rules, "num_beams": 5})
+    defaults = with_beam_rules(family_of(checkpoint)[1].generation(), checkpoint)
+    assert (defaults.length_penalty, defaults.early_stopping) == (-1.5, early)
+    said = [write_bundle(tmp_path / "plain", "bart", defaults={"max_new_tokens": 12})]
+    said += [write_bundle(tmp_path / "b", "bart", defaults={**rules, "max_new_tokens": 12})]
+    asked = edgegen.GenerationOptions(num_beams=4, num_return_sequences=4)
+    neither = asked.with_changes(length_penalty=1.0, early_stopping=False)
+    ways = [asked.with_changes(**rules), asked, asked, neither]
+    found: list[list[Any]] = []
+    for folder, options in zip((said[0], said[1], said[0], said[1]), ways, strict=True):
+        with edgegen.load(folder) as pipeline:
+            found.append([pipeline.generate(source, options).hypotheses for source in prompts(6)])
+    assert found[0] == found[1] != found[2] == found[3]
+    with edgegen.load(said[1]) as pipeline:  # the five beams it would have are not taken over
+        assert pipeline.generate(prompts(1)[0]).hypotheses == ()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from edgegen.manifest import GenerationDefaults
 
 from ..checkpoint import Checkpoint
@@ -44,6 +46,18 @@ def decoding_defaults(
         max_positions=positions,
         max_source=max_source,
         max_new_tokens=min(most(rules), positions),
+    )
+
+
+def with_beam_rules(defaults: GenerationDefaults, checkpoint: Checkpoint) -> GenerationDefaults:
+    """What the checkpoint says of beam searches, of any family. How many beams it would have is not
+    taken over: greedy stays the default, and these hold when a request asks for beams."""
+    rules = checkpoint.generation or checkpoint.config
+    length, early = rules.get("length_penalty"), rules.get("early_stopping")
+    return msgspec.structs.replace(
+        defaults,
+        length_penalty=1.0 if length is None else float(length),
+        early_stopping="never" if early == "never" else bool(early),
     )
 
 

@@ -62,9 +62,12 @@ class Tokenizer(Part, frozen=True, kw_only=True):
 
 class Precision(Part, frozen=True, kw_only=True):
     """How the weights of a variant are held. ``rows`` says whether a row's outputs are independent
-    of the other rows of a call bit for bit or up to rounding."""
+    of the other rows of a call bit for bit or up to rounding.
 
-    weight_format: Literal["fp32", "fp16", "bf16", "int8", "int4"]
+    ``qdq``: weights of 8 bits and activations of 16, scales of both fixed at the export.
+    """
+
+    weight_format: Literal["fp32", "fp16", "bf16", "int8", "int4", "qdq"]
     group_size: Small = 0
     symmetric: bool = True
     rows: RowIndependence = "bit"
@@ -156,6 +159,9 @@ class GenerationDefaults(Part, frozen=True, kw_only=True):
     no_repeat_ngram_size: Small = 0
     encoder_no_repeat_ngram_size: Small = 0
     repetition_penalty: Annotated[float, Meta(gt=0)] = 1.0
+    # Of beam searches alone, which a request asks for.
+    length_penalty: Annotated[float, Meta(ge=-100, le=100)] = 1.0
+    early_stopping: bool | Literal["never"] = False
 
 
 class Translation(Part, frozen=True, kw_only=True):
