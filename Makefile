@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
 
-.PHONY: help setup demo bench-peers bench-speculation test fast slow ledger lint ruff mypy pyright format docs clean
+.PHONY: help setup demo bench-peers bench-speculation study test fast slow ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -15,6 +15,7 @@ help:
 	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
 	@echo "make bench-peers  edgegen beside other engines: hours; WORK=t5 for a part of it"
 	@echo "make bench-speculation  what drafts bring on real models, half an hour on a quiet machine"
+	@echo "make study   encoder-decoder beside decoder-only into docs/study.md, an hour; resumes"
 	@echo "make lint    ruff, mypy and pyright"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make docs    write docs/cli.md and docs/families.md anew"
@@ -47,6 +48,9 @@ ledger: setup
 
 bench-speculation: setup
 	$(RUN) bench/speculation.py
+
+study: setup
+	$(RUN) -m edgegen study encoder-decoder -t 2 -o docs/study.json --report docs/study.md
 
 lint: ruff mypy pyright
 
