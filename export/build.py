@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ from edgegen.manifest import (
     Variant,
 )
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, watched
 from .encoder_parity import EncoderGate
 from .families import family_of
 from .families.base import Family, Task
@@ -50,19 +51,23 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
     # The writer first: a folder that cannot be written is said before anything is downloaded.
     with BundleWriter(options.output) as writer:
         say(f"reading {options.model}")
-        checkpoint = load(options.model, revision=options.revision, cache_dir=options.cache_dir)
+        found = load(options.model, revision=options.revision, cache_dir=options.cache_dir)
+        checkpoint, read = watched(found)
         name, family = family_of(checkpoint)
         check_task(options, family)
+        read.clear()  # a family looks which tables are one
         written: list[dict[str, Variant]] = []
         for kind in options.formats:
             say(f"writing {kind} {options.weight_format} graphs")
             formatter: Any = import_module(f"edgegen.export.formats.{kind}")
             folder = writer.folder / "graphs" / f"{kind}-{options.weight_format}"
             written.append(formatter.write(family, folder, options))
+        parameters = parameters_of(checkpoint, read)
         tokenizers = add_tokenizers(checkpoint, writer)
         parity = gate(family, options, written, writer, say)
         say("sealing the bundle")
-        return writer.finish(manifest_of(name, family, options, written, tokenizers, parity))
+        manifest = manifest_of(name, family, options, written, tokenizers, parity)
+        return writer.finish(msgspec.structs.replace(manifest, parameters=parameters))
 
 
 def add_tokenizers(checkpoint: Checkpoint, writer: BundleWriter) -> dict[str, Tokenizer]:
@@ -193,15 +198,10 @@ def component_of(name: str, written: list[dict[str, Variant]]) -> Component:
     )
 
 
-def parameters_of(checkpoint: Checkpoint) -> int:
-    """Numbers in the checkpoint, tied tables once."""
-    total = 0
-    for weight in checkpoint.weights.values():
-        size = 1
-        for dim in weight.shape:
-            size *= dim
-        total += size
-    return total
+def parameters_of(checkpoint: Checkpoint, names: Collection[str] | None = None) -> int:
+    """Numbers in those weights of the checkpoint, by default in all; tied tables once."""
+    sizes = {name: prod(weight.shape) for name, weight in checkpoint.weights.items()}
+    return sum(sizes[name] for name in (sizes if names is None else names))
 
 
 def chat_of(checkpoint: Checkpoint) -> Chat | None:

@@ -7,7 +7,8 @@ has the architecture. Nothing here knows a file format or a graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -121,3 +122,26 @@ class Checkpoint:
     @property
     def model_type(self) -> str:
         return str(self.config.get("model_type", ""))
+
+
+def watched(checkpoint: Checkpoint) -> tuple[Checkpoint, set[str]]:
+    """The checkpoint again, and the names of those of its weights that were read so far."""
+    read: set[str] = set()
+
+    def note(name: str, weight: Weight) -> Array:
+        read.add(name)
+        return weight.read()
+
+    def note_blocks(name: str, blocks: Callable[[], Blocks]) -> Blocks:
+        read.add(name)
+        return blocks()
+
+    weights = {
+        name: replace(
+            one,
+            read=partial(note, name, one),
+            blocks=None if one.blocks is None else partial(note_blocks, name, one.blocks),
+        )
+        for name, one in checkpoint.weights.items()
+    }
+    return replace(checkpoint, weights=weights), read

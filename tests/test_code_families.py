@@ -318,7 +318,15 @@ def test_published_files_pass_the_gate_in_both_formats(
     )
     manifest = export(options)
     assert manifest.task == (task or family_of(made)[1].task)
-    assert manifest.parameters == sum(w.read().size for w in made.weights.values())
+    unread: dict[str | None, tuple[str, ...]] = {
+        "feature-extraction": ("decoder.", "enc_to_dec_proj."),
+        "text-generation": ("encoder.", ".crossattention.", "enc_to_dec_proj."),
+    }
+    assert manifest.parameters == sum(
+        weight.read().size
+        for name, weight in made.weights.items()
+        if not any(part in name for part in unread.get(task, ()))
+    )
     for parity in manifest.parity:
         assert parity.agreement == 1 and parity.max_error <= 1e-5
 
