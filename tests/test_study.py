@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from edgegen.cli import app, main
 from edgegen.errors import EdgegenError, InputError
-from edgegen.profiles.measure import this_machine
+from edgegen.profiles.machine import this_machine
 from edgegen.profiles.record import StepRecord
 from edgegen.profiles.study import Settings, Study, study
 from edgegen.profiles.study import record as study_record
