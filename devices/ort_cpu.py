@@ -18,7 +18,7 @@ class OrtCpu:
     name = "ort-cpu"
     limits = Limits(
         formats=("onnx",),
-        weight_formats=("fp32", "fp16", "int8", "int4"),
+        weight_formats=("fp32", "fp16", "int8", "int4", "qdq"),
         caches=("in_place", "recurrent", "append", "none"),
     )
 

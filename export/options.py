@@ -10,10 +10,10 @@ from typing import Literal
 from edgegen.errors import ExportError
 from edgegen.registry import unknown
 
-WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4", "qdq"]
 Format = Literal["onnx", "openvino"]
 CacheKind = Literal["append", "stateful"]
-WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int4")
+WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int4", "qdq")
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 CACHES: tuple[CacheKind, ...] = ("append", "stateful")
 TAPS = ("topk", "hidden")
@@ -74,7 +74,9 @@ class ExportOptions:
     ``hidden``, what the logits are made of, for classifiers of conditions.
     ``caches`` are the ways an OpenVINO decoder may hold keys and values, a graph each over the same
     weights: outside it (``append``) or inside (``stateful``).
-    ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights.
+    ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights; with
+    ``qdq`` those of any size are in fp32. ``calibration`` are the texts its scales come from, by
+    default the parity prompts.
     """
 
     model: str
@@ -90,6 +92,7 @@ class ExportOptions:
     taps: tuple[str, ...] = ()
     caches: tuple[CacheKind, ...] = ("append",)
     static: StaticSizes | None = None
+    calibration: tuple[str, ...] = ()
     task: str | None = None
     revision: str | None = None
     cache_dir: Path | None = None
@@ -124,6 +127,8 @@ class ExportOptions:
                 "bf16 has no kernels in ONNX Runtime's CPU provider (use --format openvino, "
                 "or fp16 or int8)"
             )
+        if self.weight_format == "qdq" and (self.static is None or self.formats != ("onnx",)):
+            faults.append("qdq is of ONNX graphs of fixed sizes (use --format onnx --static ...)")
         size = self.group_size
         if size < 16 or size & (size - 1) or size > 1024:
             faults.append(f"group size {size} (use a power of two from 16 to 1024)")

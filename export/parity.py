@@ -57,7 +57,7 @@ class Gate:
         self.examples = [self._example(reference, text) for text in prompts]
 
     def _example(self, reference: Reference, text: str) -> Example:
-        source, prompt = self._inputs(text)
+        source, prompt = inputs_of(self.family, text)
         ends = frozenset(self.family.generation().end)
         positions = self.family.generation().max_positions
         room = min(TOKENS, positions - len(prompt) + 1) if positions else TOKENS
@@ -67,25 +67,6 @@ class Gate:
         together = len(prompt) if self.family.shape.bidirectional_prompt else 0
         logits = reference.logits(source, [*prompt, *answer[:-1]], together)
         return Example(text, source, tuple(prompt), tuple(answer), logits)
-
-    def _inputs(self, text: str) -> tuple[Mapping[str, Any], list[int]]:
-        defaults, speech = self.family.generation(), self.family.speech()
-        tokenizers = self.family.checkpoint.tokenizers
-        if speech is not None:
-            start = [*defaults.start, *list(speech.languages.values())[:1]]
-            start += [speech.tasks["transcribe"]] if speech.tasks else []
-            start += [speech.no_timestamps] if speech.no_timestamps else []
-            return {"samples": read_wave(text, speech.window_samples, speech.padded)}, start
-        if self.family.image() is not None:
-            return {"pixel_values": drawn(text, self.family.shape.picture)}, [*defaults.start]
-        if not tokenizers:
-            raise ExportError("the checkpoint has no tokenizer; use --no-parity to export anyway.")
-        frame = frame_of(defaults, self.family.translation())
-        ids = encode(tokenizers["source"], text, add_special=not frame.bare)
-        if not self.family.shape.encoder:
-            return {}, ids or list(defaults.start)
-        ids = frame.around(ids)
-        return {"input_ids": ids}, ids if defaults.prompt_from_source else list(frame.start)
 
     def check(self, folder: Path, variants: Mapping[str, Variant]) -> Parity:
         """Run one set of variants; raises ``ParityError`` with the worst prompt."""
@@ -145,6 +126,27 @@ class Gate:
         return relative(many, np.concatenate([single.decode([token]) for token in tokens]))
 
 
+def inputs_of(family: Family, text: str) -> tuple[Mapping[str, Any], list[int]]:
+    """What the encoder takes of a prompt, and the decoder's prompt."""
+    defaults, speech = family.generation(), family.speech()
+    tokenizers = family.checkpoint.tokenizers
+    if speech is not None:
+        start = [*defaults.start, *list(speech.languages.values())[:1]]
+        start += [speech.tasks["transcribe"]] if speech.tasks else []
+        start += [speech.no_timestamps] if speech.no_timestamps else []
+        return {"samples": read_wave(text, speech.window_samples, speech.padded)}, start
+    if family.image() is not None:
+        return {"pixel_values": drawn(text, family.shape.picture)}, [*defaults.start]
+    if not tokenizers:
+        raise ExportError("the checkpoint has no tokenizer; use --no-parity to export anyway.")
+    frame = frame_of(defaults, family.translation())
+    ids = encode(tokenizers["source"], text, add_special=not frame.bare)
+    if not family.shape.encoder:
+        return {}, ids or list(defaults.start)
+    ids = frame.around(ids)
+    return {"input_ids": ids}, ids if defaults.prompt_from_source else list(frame.start)
+
+
 def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its token") -> None:
     """Raises ``ParityError`` with the worst prompt. ``agrees`` is what agreement is a share of."""
     worst = max(parity.prompts, key=lambda prompt: (1 - prompt.agreement, prompt.error))
@@ -173,6 +175,12 @@ def worst(checks: Sequence[Parity]) -> Parity:
         max_error=max(parity.max_error for parity in checks),
         rows_error=max(parity.rows_error for parity in checks),
     )
+
+
+def one_each(checks: Sequence[Parity]) -> list[Parity]:
+    """A record for each weight format, in the order they come."""
+    formats = dict.fromkeys(parity.weight_format for parity in checks)
+    return [worst([one for one in checks if one.weight_format == kind]) for kind in formats]
 
 
 def relative(found: Logits, truth: Logits) -> float:

@@ -18,7 +18,7 @@ def choose_variant(
 ) -> Variant:
     """The variant of a component this device takes: the smallest weights, then the cache it likes
     best. Of static variants, which ``static`` or the device asks for, one of many sizes."""
-    order = ("int4", "int8", "bf16", "fp16", "fp32")
+    order = ("int4", "int8", "qdq", "bf16", "fp16", "fp32")
     limits, found = device.limits, bundle.component(component).variants
     static = static or limits.static_shapes
     fits = [

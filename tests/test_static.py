@@ -9,6 +9,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from tiny_families import CASES, tokenizer, write_bundle
 from tiny_sources import shading
@@ -254,6 +255,52 @@ def test_sizes_that_no_prompt_of_the_gate_fits_are_refused() -> None:
     gate.examples = [one for one in gate.examples if len(one.source["input_ids"]) > 8]
     with pytest.raises(ExportError, match=r"S=8 .* --parity-prompts"):
         check_static(gate, bundle.path, variants)
+
+
+@cache
+def rounded() -> Bundle:
+    """Graphs of 8-bit weights and 16-bit activations."""
+    sizes = StaticSizes(source=(20,), cache=(48,), tokens=(1, 6))
+    folder = Path(mkdtemp()) / "qdq"
+    return Bundle.open(write_bundle(folder, "t5-tied", static=sizes, weight_format="qdq"))
+
+
+def test_integer_graphs_are_near_the_checkpoint_and_their_rows_nearer_to_each_other() -> None:
+    bundle = rounded()
+    gate = gated("t5-tied")[0]
+    gate.options = replace(gate.options, min_agreement=0.5)
+    every = (one for name in ("encode", "decode") for one in statics(bundle, name))
+    found = check_static(gate, bundle.path, {one.file: one for one in every})
+    assert found.weight_format == "qdq"
+    assert found.agreement > 0.7
+    assert 1e-4 < found.max_error < 0.1
+    assert found.rows_error < found.max_error / 5
+
+
+def test_integer_graphs_are_rounded_once_for_all_sizes() -> None:
+    bundle = rounded()
+    scales: list[dict[str, float]] = []
+    for one in statics(bundle, "decode"):
+        model = onnx.load(bundle.path / one.file)
+        kinds = {node.op_type for node in model.graph.node}
+        assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+        scales.append(
+            {
+                tensor.name: float(onnx.numpy_helper.to_array(tensor))
+                for tensor in model.graph.initializer
+                if tensor.name.endswith("_scale") and not tensor.dims
+            }
+        )
+    assert scales[0]
+    assert scales[0] == scales[1]
+
+
+def test_integer_graphs_are_static_onnx_of_decoders_without_a_summed_state() -> None:
+    with pytest.raises(ExportError, match="--static"):
+        ExportOptions(model="tiny", output=Path("unused"), weight_format="qdq")
+    with pytest.raises(ExportError, match="loses its digits"):
+        folder = Path(mkdtemp()) / "refused"
+        write_bundle(folder, "marian-ssru", static=SIZES, weight_format="qdq")
 
 
 @pytest.mark.parametrize(

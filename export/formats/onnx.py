@@ -145,7 +145,8 @@ def tap_port(graph: Graph, tap: str, width: int) -> Port:
 def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precision:
     """Rows count as independent up to rounding until the parity gate has seen them bit-equal."""
     if quantiser is None:
-        return Precision(weight_format=options.weight_format, rows="rounding")
+        wide = options.weight_format == "qdq"  # of static graphs only
+        return Precision(weight_format="fp32" if wide else options.weight_format, rows="rounding")
     return Precision(
         weight_format=options.weight_format,
         group_size=options.group_size,

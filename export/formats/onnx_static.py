@@ -19,7 +19,7 @@ from ..options import ExportOptions
 from ..static import Sizes, grid, key_of, static_cache, static_graph
 from .weight_file import WeightFile
 
-FORMATS = ("fp32", "fp16")
+FORMATS = ("fp32", "fp16", "qdq")
 
 
 def write(
@@ -32,15 +32,20 @@ def write(
     """Variants by ``component+sizes``; none where none are asked for. Raises ``ExportError``."""
     if options.static is None:
         return {}
+    from .onnx_qdq import quantised  # which is written over this
+
     if options.weight_format not in FORMATS:
         raise ExportError(
             f"static sizes: ONNX graphs of fixed sizes are {' or '.join(FORMATS)}, not "
             f"{options.weight_format}; use one of those, or --format openvino."
         )
+    qdq, half = options.weight_format == "qdq", options.weight_format == "fp16"
+    ready = quantised(family, folder, file, weights, options) if qdq else {}
     found: dict[str, Variant] = {}
     for name in family.graph_names():
-        half = options.weight_format == "fp16" and name != "features"
-        recorder = Recorder(family, name, weights, file, half=half)
+        recorder = Recorder(family, name, weights, file, half=half and name != "features")
+        if name in ready:
+            recorder.put(*ready[name])
         graph = recorder.ports(options.static.tokens[0])
         for sizes in grid(family, graph, options.static):
             key = key_of(name, sizes)
@@ -53,7 +58,7 @@ def write(
                 file=f"graphs/{folder.name}/{path.name}",
                 weights=(f"graphs/{folder.name}/{file.path.name}",),
                 cache=static_cache(family, name),
-                lowering=StaticOps.lowering,
+                lowering="qdq" if qdq else StaticOps.lowering,
                 buckets=sizes,
             )
     return found
@@ -69,10 +74,11 @@ class Recorder:
         name: str,
         weights: Mapping[str, Weight],
         file: WeightFile,
+        ops: type[StaticOps] = StaticOps,
         *,
         half: bool = False,
     ) -> None:
-        self.family, self.name, self.half = family, name, half
+        self.family, self.name, self.half, self._ops = family, name, half, ops
         self.weights, self.file = weights, file
         self._said = static_graph(family, name)
         self._recorded: dict[int, tuple[onnx.ModelProto, Graph]] = {}
@@ -81,10 +87,14 @@ class Recorder:
         rows = rows if self.family.shape.recurrent_width and self.name == "decode" else 0
         if rows not in self._recorded:
             said = pinned(self._said, {"n": rows} if rows else {})
-            ops = StaticOps(said, self.weights, self.file, half=self.half)
+            ops = self._ops(said, self.weights, self.file, half=self.half)
             getattr(self.family, self.name)(ops)
             self._recorded[rows] = ops.finish()
         return self._recorded[rows]
+
+    def put(self, model: onnx.ModelProto, graph: Graph) -> None:
+        """A model made elsewhere in place of one that is recorded."""
+        self._recorded[0] = model, graph
 
     def ports(self, rows: int) -> Graph:
         """The ports the graph really has, their dimensions free."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from .onnx_ops import OnnxOps
 
+# Added to a score it leaves nothing of it, and scores keep their digits beside it: with the usual
+# -30000 a step of 16 bits would be half of one.
+FAR = -100.0
+
 
 class StaticOps(OnnxOps):
     """``tokens`` has a number of rows when a decoder is recurrent; other graphs need none."""
@@ -23,3 +27,13 @@ class StaticOps(OnnxOps):
             before = self.gather(self.concat([states, found], 0), places, 0)
             found = self.add(self.mul(keeps, before), gains)
         return self.unsqueeze(found, 0)
+
+
+class QdqOps(StaticOps):
+    """For activations of 16 bits: masks are brought near the scores before they meet them."""
+
+    def input(self, name: str) -> str:
+        found = super().input(name)
+        if name not in ("visible", "source_mask"):
+            return found
+        return self.once(("near", name), lambda: self.binary("max", found, self.constant(FAR)))

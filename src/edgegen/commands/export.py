@@ -45,7 +45,8 @@ WeightFormat = Annotated[
     str,
     Option(
         metavar="FORMAT",
-        help="How weights are held: fp32, fp16, bf16, int8 or int4.",
+        help="How weights are held: fp32, fp16, bf16, int8 or int4; qdq: weights of 8 bits and "
+        "activations of 16, with --static.",
         rich_help_panel=WEIGHTS,
     ),
 ]
@@ -114,6 +115,15 @@ Static = Annotated[
 Sizes = Annotated[
     list[str] | None,
     Argument(metavar="SIZES", help="More words of --static.", show_default=False),
+]
+Calibration = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        help="Texts whose activations tell the scales of qdq, one a line; for speech, a 16 kHz "
+        "wave file a line. Default: the parity check's prompts.",
+        rich_help_panel=WEIGHTS,
+    ),
 ]
 Task = Annotated[
     str | None,
@@ -186,6 +196,7 @@ def export(
     caches: Caches = "append",
     static: Static = None,
     sizes: Sizes = None,
+    calibration: Calibration = None,
     parity_prompts: ParityPrompts = None,
     min_agreement: MinAgreement = 0.9,
     no_parity: NoParity = False,
@@ -209,6 +220,7 @@ def export(
         taps=words(taps),
         caches=words(caches),  # type: ignore[arg-type]
         static=None if static is None else StaticSizes.parse([*static, *(sizes or ())]),
+        calibration=() if calibration is None else read_prompts(calibration),
         parity=not no_parity,
         parity_prompts=() if parity_prompts is None else read_prompts(parity_prompts),
         min_agreement=min_agreement,
