@@ -32,6 +32,7 @@ RUNS = """## What runs them
 
 Every family is exported to every format and precision, and runs on every device that takes them.
 Matrices are held as the precision says, all else in float.
+How often 8 bits choose the token that float chooses: [agreement](agreement.md).
 """
 DRAFTS = """## Speculation
 
