@@ -19,12 +19,13 @@ import numpy as np
 
 from edgegen.bundle import Bundle
 from edgegen.export.families import family_of
-from edgegen.export.options import ExportOptions
+from edgegen.export.options import ExportOptions, WeightFormat
 from edgegen.export.parity import Gate
 from edgegen.manifest import Parity
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE, WEIGHTS, PROMPTS = ROOT / "docs" / "agreement.md", "int8", 20
+PAGE, PROMPTS = ROOT / "docs" / "agreement.md", 20
+WEIGHTS: WeightFormat = "int8"
 sys.path.append(str(ROOT / "tests"))
 HEAD = """# Agreement at 8 bits
 
