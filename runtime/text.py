@@ -203,6 +203,11 @@ def is_conversation(source: object) -> bool:
 def token_ids(source: object) -> list[int]:
     """Token ids given as a sequence or an integer array."""
     array = np.asarray(source)
+    if array.ndim == 3:
+        raise InputError(
+            f"input {list(array.shape)} of {array.dtype}: a picture, and this bundle reads text "
+            "alone; use an image-to-text model."
+        )
     if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
         raise InputError(
             f"input {str(source)[:60]!r} ({type(source).__name__}): "

@@ -207,3 +207,12 @@ def test_the_gate_draws_its_own_pictures(tmp_path: Path) -> None:
     parity = Gate(family, ExportOptions(model="tiny", output=tmp_path)).check(bundle.path, variants)
     assert parity.max_error < 1e-4 and parity.agreement == 1
     assert len({prompt.tokens for prompt in parity.prompts}) >= 1
+
+
+@pytest.mark.parametrize("name", ["t5gemma2", "gpt2"])
+def test_a_picture_is_refused_by_models_of_text(name: str, tmp_path: Path) -> None:
+    """T5Gemma 2 has a tower for pictures, which its graphs leave out."""
+    with load(write_bundle(tmp_path / "b", name)) as pipeline:
+        with pytest.raises(InputError, match=r"\[9, 8, 3\] of uint8: a picture, and") as fault:
+            pipeline.generate(drawing(9, 8, 1))
+        assert "\n" not in str(fault.value)
