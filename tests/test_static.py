@@ -295,6 +295,14 @@ def test_integer_graphs_are_rounded_once_for_all_sizes() -> None:
     assert scales[0] == scales[1]
 
 
+def test_drafts_leave_the_text_of_integer_graphs_as_it_is() -> None:
+    engine = Engine(rounded(), device_named("ort-cpu"), DeviceOptions(), static=True)
+    assert engine.variants["decode"].precision.weight_format == "qdq"
+    plain = text(engine, 7, draft="none")
+    for draft in ("lookup", "recycling"):
+        assert text(engine, 7, draft=draft) == plain, draft
+
+
 def test_integer_graphs_are_static_onnx_of_decoders_without_a_summed_state() -> None:
     with pytest.raises(ExportError, match="--static"):
         ExportOptions(model="tiny", output=Path("unused"), weight_format="qdq")

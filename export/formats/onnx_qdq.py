@@ -9,8 +9,9 @@ plain decoding's differ by rounding only.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,8 @@ from edgegen.manifest import Cache, Precision, Variant
 
 from ..checkpoint import Weight
 from ..families.base import Family
-from ..ops.static_ops import QdqOps
+from ..ops.specs import HIDDEN
+from ..ops.static_ops import QdqOps, StaticOps
 from ..options import ExportOptions
 from ..parity import inputs_of
 from ..static import static_cache
@@ -36,6 +38,8 @@ from .onnx_static import Recorder
 from .weight_file import WeightFile
 
 TOKENS = 24
+# A score this much below another has no part of it left in 16 bits: exp(-20) is 2e-9.
+MARGIN = 20.0
 # Rows of a call in turn, so that masks of one row and of several are seen.
 CALLS = (1, 5)
 PADDING = 4
@@ -55,20 +59,52 @@ def quantised(
             "text and loses its digits in 16 bits; use --weight-format fp32 or fp16."
         )
     texts = options.calibration or options.parity_prompts or family.parity_prompts
-    graphs: dict[str, tuple[Path, Graph]] = {}
     with TemporaryDirectory(dir=folder) as name:
         at = Path(name)
-        with closing(WeightFile(at / "weights.data")) as dense:
-            for part in family.graph_names():
-                model, graph = Recorder(family, part, weights, dense, QdqOps).recorded(0)
-                graphs[part] = at / f"{part}.onnx", graph
-                onnx.save(model, graphs[part][0])
+        graphs = recorded(family, at / "float", weights, StaticOps)
         calls = calibrated(family, graphs, texts)
+        far = min(beyond(graphs[part][0], calls[part]) for part in graphs)
+        graphs = recorded(family, at / "near", weights, partial(QdqOps, far=far))
         return {
             part: (rounded(path, calls[part], file), graph)
             for part, (path, graph) in graphs.items()
             if part != "features"
         }
+
+
+def recorded(
+    family: Family, folder: Path, weights: Mapping[str, Weight], ops: Callable[..., StaticOps]
+) -> dict[str, tuple[Path, Graph]]:
+    """The family's graphs of any size as files in ``folder``, and their ports."""
+    folder.mkdir()
+    found: dict[str, tuple[Path, Graph]] = {}
+    with closing(WeightFile(folder / "weights.data")) as dense:
+        for part in family.graph_names():
+            model, graph = Recorder(family, part, weights, dense, ops).recorded(0)
+            found[part] = folder / f"{part}.onnx", graph
+            onnx.save(model, found[part][0])
+    return found
+
+
+def beyond(path: Path, calls: Sequence[Feeds]) -> float:
+    """What a mask must add for a score to be nothing beside any other: below 0 by as much as the
+    scores seen are apart, and ``MARGIN``."""
+    import onnxruntime
+
+    model = onnx.load(path, load_external_data=False)
+    names = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
+    if not names:
+        return -MARGIN
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    watched = path.with_name(f"{path.stem}-scores.onnx")
+    onnx.save(model, watched)
+    session = onnxruntime.InferenceSession(str(watched), providers=["CPUExecutionProvider"])
+    least, most = 0.0, 0.0
+    for feeds in calls:
+        for scores in session.run(names, dict(feeds)):
+            seen = scores[scores > HIDDEN / 2]
+            least, most = min(least, float(seen.min())), max(most, float(seen.max()))
+    return least - most - MARGIN
 
 
 class Heard:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx
@@ -74,7 +74,7 @@ class Recorder:
         name: str,
         weights: Mapping[str, Weight],
         file: WeightFile,
-        ops: type[StaticOps] = StaticOps,
+        ops: Callable[..., StaticOps] = StaticOps,
         *,
         half: bool = False,
     ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .onnx_ops import OnnxOps
+from collections.abc import Mapping
 
-# Added to a score it leaves nothing of it, and scores keep their digits beside it: with the usual
-# -30000 a step of 16 bits would be half of one.
-FAR = -100.0
+from edgegen.graph import Graph
+
+from ..checkpoint import Weight
+from ..formats.weight_file import WeightFile
+from .onnx_ops import OnnxOps
 
 
 class StaticOps(OnnxOps):
@@ -30,10 +32,24 @@ class StaticOps(OnnxOps):
 
 
 class QdqOps(StaticOps):
-    """For activations of 16 bits: masks are brought near the scores before they meet them."""
+    """For activations of 16 bits: masks are raised to ``far``, near the scores they meet. Beside
+    the usual -30000 a step of 16 bits would be half a unit of a score."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        weights: Mapping[str, Weight],
+        file: WeightFile,
+        *,
+        half: bool = False,
+        far: float,
+    ) -> None:
+        super().__init__(graph, weights, file, half=half)
+        self.far = far
 
     def input(self, name: str) -> str:
         found = super().input(name)
         if name not in ("visible", "source_mask"):
             return found
-        return self.once(("near", name), lambda: self.binary("max", found, self.constant(FAR)))
+        far = self.constant(self.far)
+        return self.once(("near", name), lambda: self.binary("max", found, far))
