@@ -18,7 +18,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.quantization import QuantType, quantize
+from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
 from edgegen.devices import DeviceOptions, Session, device_named
 from edgegen.devices.device import Feeds, Request, Tensor
@@ -89,8 +92,6 @@ def recorded(
 def beyond(path: Path, calls: Sequence[Feeds]) -> float:
     """What a mask must add for a score to be nothing beside any other: below 0 by as much as the
     scores seen are apart, and ``MARGIN``."""
-    import onnxruntime
-
     model = onnx.load(path, load_external_data=False)
     names = [node.input[0] for node in model.graph.node if node.op_type == "Softmax"]
     if not names:
@@ -101,7 +102,8 @@ def beyond(path: Path, calls: Sequence[Feeds]) -> float:
     session = onnxruntime.InferenceSession(str(watched), providers=["CPUExecutionProvider"])
     least, most = 0.0, 0.0
     for feeds in calls:
-        for scores in session.run(names, dict(feeds)):
+        for given in session.run(names, dict(feeds)):
+            scores = np.asarray(given)
             seen = scores[scores > HIDDEN / 2]
             least, most = min(least, float(seen.min())), max(most, float(seen.max()))
     return least - most - MARGIN
@@ -137,8 +139,9 @@ class Reader:
     def __init__(self, calls: Sequence[Mapping[str, NDArray[Any]]]) -> None:
         self._calls: Iterator[Mapping[str, NDArray[Any]]] = iter(calls)
 
-    def get_next(self) -> Mapping[str, NDArray[Any]] | None:
-        return next(self._calls, None)
+    def get_next(self) -> dict[str, Any] | None:
+        found = next(self._calls, None)
+        return None if found is None else dict(found)
 
 
 def calibrated(
@@ -181,16 +184,14 @@ def rounded(
     path: Path, calls: Sequence[Mapping[str, NDArray[Any]]], file: WeightFile
 ) -> onnx.ModelProto:
     """The graph at ``path`` with its weights and activations rounded, its weights in ``file``."""
-    from onnxruntime.quantization import QuantType, quantize
-    from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
-
+    reader: Any = Reader(calls)  # the library's own class has no types
     level = logging.root.level
     with TemporaryDirectory(dir=path.parent) as folder:
         out = Path(folder) / path.name
         try:
             logging.root.setLevel(logging.ERROR)  # it warns of every operator it leaves alone
             config = get_qnn_qdq_config(
-                str(path), Reader(calls), activation_type=QuantType.QUInt16,
+                str(path), reader, activation_type=QuantType.QUInt16,
                 weight_type=QuantType.QUInt8,
             )  # fmt: skip
             quantize(str(path), str(out), config)

@@ -32,13 +32,13 @@ def write(
     """Variants by ``component+sizes``; none where none are asked for. Raises ``ExportError``."""
     if options.static is None:
         return {}
-    from .onnx_qdq import quantised  # which is written over this
-
     if options.weight_format not in FORMATS:
         raise ExportError(
             f"static sizes: ONNX graphs of fixed sizes are {' or '.join(FORMATS)}, not "
             f"{options.weight_format}; use one of those, or --format openvino."
         )
+    from .onnx_qdq import quantised  # written over this file's recorder, and slow to import
+
     qdq, half = options.weight_format == "qdq", options.weight_format == "fp16"
     ready = quantised(family, folder, file, weights, options) if qdq else {}
     found: dict[str, Variant] = {}
