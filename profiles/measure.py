@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgegen.bundle import Bundle
 from edgegen.devices import device_named
-from edgegen.errors import BundleError, DeviceError, DeviceMissing, EdgegenError, InputError
+from edgegen.errors import BundleError, DeviceError, DeviceMissing, InputError
 from edgegen.runtime.drafters import DRAFTERS
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.placement import by_part
@@ -56,8 +56,8 @@ def profile(
 
     A bundle that lacks a precision or does not fit a device is left out and told in ``missing``, as
     is a trial that fails; where nothing could be measured the first reason is raised. Raises
-    ``InputError``, ``BundleError``, ``UnknownName`` and ``DeviceError``, before anything is measured
-    where it can be known by then.
+    ``InputError``, ``BundleError``, ``UnknownName`` and ``DeviceError``, before anything is
+    measured where it can be known by then.
     """
     workload = Workload(
         prompts=tuple(prompts) if prompts or texts or audio else (128,),

@@ -1,4 +1,4 @@
-"""A profile for people (a table) and for programs (JSON, CSV, Markdown).
+"""A profile for people (a table, an HTML page) and for programs (JSON, CSV, Markdown).
 
 All are made of the same summaries, so they agree; CSV and Markdown keep every digit they show.
 """
@@ -104,10 +104,18 @@ def shown(value: Value, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def to_html(profile: Profile) -> str:
+    """One page with charts that needs nothing besides itself."""
+    from .html import page
+
+    return page(profile)
+
+
 WRITERS: dict[str, Callable[[Profile], str]] = {
     "json": to_json,
     "csv": to_csv,
     "md": to_markdown,
+    "html": to_html,
 }
 
 
@@ -133,7 +141,7 @@ def notes(profile: Profile) -> list[str]:
             )
         if summary.speculation is not None and not summary.speculation.identical:
             found.append(f"NOT PLAIN'S TOKENS: {who} ({summary.lossless}).")
-    return found
+    return [*found, *(f"Left out: {one}" for one in profile.missing)]
 
 
 # ------------------------------------------------------------------ tables
