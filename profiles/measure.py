@@ -189,7 +189,8 @@ def _missing(failed: Failed) -> Missing:
         threads=trial.threads,
         precision=trial.precision or "",
         machine=failed.machine,
-        why=str(failed.error),
+        # The bundle is named already, and a report that is shown around needs no one's folders.
+        why=str(failed.error).removeprefix(f"{trial.bundle}: "),
     )
 
 

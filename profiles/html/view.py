@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 
 from ..record import Profile, Request
 from ..report import significant
@@ -56,10 +56,10 @@ def names_of(summaries: Sequence[Summary], leave: Sequence[str] = ()) -> list[st
 
 def shortened(found: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Bundles without the words before a hyphen that all their names begin with."""
-    names = [one["bundle"] for one in found]
-    common = commonprefix(names).rpartition("-")[0]
-    cut = len(common) + 1 if common and all(len(name) > len(common) + 1 for name in names) else 0
-    return [{**one, "bundle": one["bundle"][cut:]} for one in found]
+    words = [one["bundle"].split("-") for one in found]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    cut = min(sum(1 for _ in alike), min(map(len, words)) - 1)
+    return [{**one, "bundle": "-".join(name[cut:])} for one, name in zip(found, words, strict=True)]
 
 
 def series(profile: Profile, *, plain: bool) -> list[Series]:

@@ -20,7 +20,18 @@ from typer.main import get_command
 from edgegen import __version__
 from edgegen.errors import EdgegenError
 
-from .commands import adapt, condition, devices, export, inspect, profile, run, sources, study
+from .commands import (
+    adapt,
+    compare,
+    condition,
+    devices,
+    export,
+    inspect,
+    profile,
+    run,
+    sources,
+    study,
+)
 
 HELP = """Small encoder-decoder language models on devices without a server GPU.
 
@@ -42,6 +53,7 @@ COMMANDS = (
     ("run", run.run, run.HELP),
     ("inspect", inspect.inspect, inspect.HELP),
     ("profile", profile.profile, profile.HELP),
+    ("compare", compare.compare, compare.HELP),
     ("study", study.study, study.HELP),
     ("devices", devices.devices, devices.HELP),
     ("sources", sources.sources, sources.HELP),

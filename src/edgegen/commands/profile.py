@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from edgegen.errors import UnknownName
+from edgegen.errors import InputError, UnknownName
 
 from .console import stdout
 from .lists import numbers, words
 
+if TYPE_CHECKING:
+    from edgegen.profiles import Profile
+
 HELP = """Measure time to first token, time per token, memory and size of bundles on this machine.
 
-Each bundle, device and number of threads runs in a process of its own; one warm-up and five
-repetitions, medians with their spread. Prompts have exactly the lengths -p asks for and give
+Each bundle, device, precision and number of threads runs in a process of its own; one warm-up and
+five repetitions, medians with their spread. Prompts have exactly the lengths -p asks for and give
 exactly -n tokens, so that runs compare; texts and audio run to the model's own end. With --draft
 plain decoding is measured in turns with it, and the speed-up and equal tokens reported.
-docs/metrics.md defines every number.
+Saved profiles (.json files) in place of folders are read and nothing is measured.
+docs/metrics.md defines every number, docs/profiling.md shows the reports.
 
   edgegen profile bundles/en-pt
   edgegen profile bundles/en-pt -d ort-cpu,ov-cpu -t 1,4 -p 32,128 -n 64
   edgegen profile bundles/asr --audio talk.wav -d ort-cpu,ov-cpu
   edgegen profile bundles/en-pt --texts short --draft lookup
   edgegen profile bundles/en-pt bundles/en-pt-int4 -o md > report.md
+  edgegen profile bundles/* -p 32,128 -n 16,64 --draft lookup --save all.json --html all.html
+  edgegen profile all.json --html all.html
 """
 WHAT, HOW = "What to run", "Where and how"
 
-Bundles = Annotated[list[Path], Argument(metavar="DIR", help="Bundle folders.", show_default=False)]
+Bundles = Annotated[
+    list[Path],
+    Argument(
+        metavar="DIR", help="Bundle folders; or saved profiles, to show again.", show_default=False
+    ),
+]
 Prompts = Annotated[
     str | None,
     Option(
@@ -39,8 +50,8 @@ Prompts = Annotated[
     ),
 ]  # fmt: skip
 NewTokens = Annotated[
-    int,
-    Option("-n", "--new-tokens", metavar="N", help="Tokens each prompt gives.",
+    str,
+    Option("-n", "--new-tokens", metavar="LIST", help="Tokens each prompt gives.",
            rich_help_panel=WHAT),
 ]  # fmt: skip
 Texts = Annotated[
@@ -81,7 +92,7 @@ NumAssistantTokens = Annotated[
 ]  # fmt: skip
 Precision = Annotated[
     str | None,
-    Option(metavar="FORMAT", help="Weight format, where a bundle has several. Default: the "
+    Option(metavar="LIST", help="Weight formats, where a bundle has several. Default: the "
            "narrowest.", show_default=False, rich_help_panel=HOW),
 ]  # fmt: skip
 Exact = Annotated[
@@ -91,8 +102,22 @@ Exact = Annotated[
 ]  # fmt: skip
 Kind = Annotated[
     str,
-    Option("-o", "--output-format", metavar="KIND", help="table, json, csv or md."),
+    Option("-o", "--output-format", metavar="KIND", help="table, json, csv, md or html."),
 ]
+Engine = Annotated[
+    str,
+    Option(metavar="NAME", help="Where the sweep runs: local, or ray for the nodes of a cluster.",
+           rich_help_panel=HOW),
+]  # fmt: skip
+Html = Annotated[
+    Path | None,
+    Option("--html", metavar="FILE", help="Write a page with charts too.", show_default=False),
+]
+Save = Annotated[
+    Path | None,
+    Option("--save", metavar="FILE", help="Write the JSON too, for compare and --html.",
+           show_default=False),
+]  # fmt: skip
 Json = Annotated[
     bool, Option("--json", metavar="", help="Short for -o json: every step of every run.")
 ]
@@ -101,7 +126,7 @@ Json = Annotated[
 def profile(
     bundles: Bundles,
     prompts: Prompts = None,
-    new_tokens: NewTokens = 64,
+    new_tokens: NewTokens = "64",
     texts: Texts = None,
     audio: Audio = None,
     device: Devices = "ort-cpu",
@@ -112,6 +137,9 @@ def profile(
     num_assistant_tokens: NumAssistantTokens = None,
     precision: Precision = None,
     exact: Exact = True,
+    engine: Engine = "local",
+    html: Html = None,
+    save: Save = None,
     kind: Kind = "table",
     as_json: Json = False,
 ) -> None:
@@ -120,12 +148,15 @@ def profile(
     from .stages import Stages
 
     kind = known_kind("json" if as_json else kind)
+    if saved(bundles):
+        report(read(bundles), kind, html, save)
+        return
     with Stages() as stages:
         found = measure(
             bundles,
             words(device),
             numbers("--prompts", prompts or ""),
-            new_tokens,
+            numbers("--new-tokens", new_tokens),
             repetitions,
             numbers("--threads", threads),
             words(draft),
@@ -133,17 +164,40 @@ def profile(
             audio=audio or (),
             warmups=warm_ups,
             num_assistant_tokens=num_assistant_tokens,
-            precision=precision,
+            precision=words(precision or ""),
             exact=exact,
+            engine=engine,
             progress=stages,
         )
-    if kind == "table":
-        from edgegen.profiles.report import tables
+    report(found, kind, html, save)
 
+
+def saved(paths: list[Path]) -> bool:
+    """Whether saved profiles are given. Raises ``InputError`` where bundles are among them."""
+    files = [path.suffix == ".json" and not path.is_dir() for path in paths]
+    if any(files) and not all(files):
+        raise InputError("bundle folders and saved profiles (.json) are not taken together.")
+    return any(files)
+
+
+def read(paths: list[Path]) -> Profile:
+    from edgegen.profiles import Profile
+    from edgegen.profiles.measure import merge
+
+    return merge([Profile.load(path) for path in paths])
+
+
+def report(found: Profile, kind: str, html: Path | None, save: Path | None) -> None:
+    """Files first: what was measured is kept, whatever becomes of standard output."""
+    from edgegen.profiles.report import tables, write
+
+    if save is not None:
+        found.save(save)
+    if html is not None:
+        html.write_text(write(found, "html"), encoding="utf-8")
+    if kind == "table":
         stdout().print(tables(found))
     else:
-        from edgegen.profiles.report import write
-
         print(write(found, kind), end="")
 
 
