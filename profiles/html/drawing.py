@@ -102,9 +102,10 @@ class Axes:
         for value in y.ticks(4):
             drawing.line(left, y(value), right, y(value), "grid")
             drawing.text(left - 7, y(value) + 4, tick_text(value), anchor="end")
-        for value in x.ticks(4 if drawing.width < WIDE else 7) if x is not None else ():
-            drawing.line(x(value), bottom, x(value), bottom + 4, "axis")
-            drawing.text(x(value), bottom + 17, tick_text(value))
+        if x is not None:
+            for value in x.ticks(4 if drawing.width < WIDE else 7):
+                drawing.line(x(value), bottom, x(value), bottom + 4, "axis")
+                drawing.text(x(value), bottom + 17, tick_text(value))
         drawing.line(left, bottom, right, bottom, "axis")
         drawing.text((left + right) / 2, drawing.height - 5, self.across, "name")
         drawing.text(13, (top + bottom) / 2, self.up, "name", turn=True)

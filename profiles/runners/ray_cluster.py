@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import ray  # pyright: ignore[reportMissingImports]
 
 from edgegen.errors import DeviceError, EdgegenError, InputError
 
@@ -60,6 +59,8 @@ class RayCluster:
     """Needs ``edgegen[ray]`` here and on every node."""
 
     def measure(self, trials: Sequence[Trial], progress: Progress) -> Iterator[Measured | Failed]:
+        import ray  # pyright: ignore[reportMissingImports]
+
         if not trials:
             return
         started = not ray.is_initialized()
@@ -73,6 +74,8 @@ class RayCluster:
 
 
 def _connect() -> None:
+    import ray  # pyright: ignore[reportMissingImports]
+
     # Workers of this computer find the edgegen this process runs.
     paths = os.pathsep.join(os.path.abspath(path) for path in sys.path)
     try:
@@ -87,8 +90,11 @@ def _connect() -> None:
 
 
 def _spread(trials: Sequence[Trial], progress: Progress) -> Iterator[Measured | Failed]:
+    import ray  # pyright: ignore[reportMissingImports]
+
     busy: dict[Any, tuple[Seat, Trial]] = {}
-    for seat in _seats(trials):
+    seats = _seats(trials)
+    for seat in seats:
         _give(seat, busy, progress)
     while busy:
         ended, _ = ray.wait(list(busy), num_returns=1)
@@ -104,6 +110,10 @@ def _spread(trials: Sequence[Trial], progress: Progress) -> Iterator[Measured | 
         else:
             yield Measured(answer.run, seat.machine)
         _give(seat, busy, progress)
+    for seat in seats:
+        while seat.work:  # every node like it is gone
+            lost = DeviceError(f"node {seat.name} failed before; no other of its kind is left.")
+            yield Failed(seat.work.popleft(), lost, seat.name)
 
 
 def _give(seat: Seat, busy: dict[Any, tuple[Seat, Trial]], progress: Progress) -> None:
@@ -115,6 +125,7 @@ def _give(seat: Seat, busy: dict[Any, tuple[Seat, Trial]], progress: Progress) -
 
 def _seats(trials: Sequence[Trial]) -> list[Seat]:
     """An actor on each node that lives. Nodes of equal machines share one list of trials."""
+    import ray  # pyright: ignore[reportMissingImports]
     from ray.util.scheduling_strategies import (  # pyright: ignore[reportMissingImports]
         NodeAffinitySchedulingStrategy,
     )
