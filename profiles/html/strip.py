@@ -90,7 +90,8 @@ def _draw(names: Sequence[str], rows: Sequence[Sequence[Token]], width: int) -> 
         drawing.line(left, bottom, right, bottom, "axis")
         drawing.text(13, (top + bottom) / 2, "gap (ms)", "name", turn=True)
     foot = drawing.height - axes.bottom
-    for value in Scale(2, most + 1, left, right).ticks(5):
-        drawing.text(x(value), foot + 10, f"{value:.0f}")
+    for value in map(float, Scale(2.0, most + 1.0, left, right).ticks(5)):
+        if value.is_integer():
+            drawing.text(x(value), foot + 10, f"{value:.0f}")
     drawing.text((left + right) / 2, drawing.height - 5, axes.across, "name")
     return drawing.svg()
