@@ -25,7 +25,7 @@ from .fallback import retried, steadily
 from .infill import marks_of
 from .loading import Loading
 from .options import GenerationOptions
-from .placement import Places
+from .placement import Placed, Places
 from .result import Result
 from .tags import Span
 from .task import EdgegenWarning, Gaps, Message, Source, Task
@@ -87,11 +87,14 @@ class Pipeline:
     """A loaded bundle. One pipeline may be used by several threads at a time."""
 
     def __init__(
-        self, engine: Engine, task: Task, load_seconds: float, placement: str = ""
+        self, engine: Engine, task: Task, load_seconds: float, plan: Placed | None = None
     ) -> None:
         self.engine, self.task = engine, task
         self.load_seconds = load_seconds
-        self.placement = placement  # the file that decided where parts run, if one did
+        # The file that decided where parts run, and what requests without options are made with.
+        self.placement = "" if plan is None else str(plan.file)
+        plain = plan is not None and plan.plan.draft == "none"
+        self.defaults = DEFAULTS.with_changes(draft="none") if plain else DEFAULTS
 
     @property
     def bundle(self) -> Bundle:
@@ -120,7 +123,7 @@ class Pipeline:
             raise InputError(f"batch_size must be at least 1, got {batch_size!r}.")
         if is_batch(source):
             if batch_size > 1 and self.bundle.manifest.encoding is None:
-                return self._together(source, options or DEFAULTS, batch_size)
+                return self._together(source, options or self.defaults, batch_size)
             return [self.generate(one, options) for one in source]
         stream = self.stream(source, options)
         for _ in stream:
@@ -141,7 +144,7 @@ class Pipeline:
 
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
         """The same, piece by piece: whole characters that join to the result's text."""
-        options = options or DEFAULTS
+        options = options or self.defaults
         if self.bundle.manifest.encoding is not None:
             refuse_method(self.bundle.manifest, "generate")
         if isinstance(source, Gaps):
@@ -285,7 +288,7 @@ def load(
     task: Task = TASKS[engine.manifest.task](engine, tokenizers)
     seconds = perf_counter() - start
     loading.measure(engine, warn)
-    return Pipeline(engine, task, seconds, "" if plan is None else str(plan.file))
+    return Pipeline(engine, task, seconds, plan)
 
 
 def warn(message: str) -> None:

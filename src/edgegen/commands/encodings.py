@@ -22,7 +22,7 @@ SHOWN = 6
 # What ``run`` needs whatever the model does.
 PLACES = frozenset(
     ("bundle", "source", "files", "whole", "output_format", "as_json", "device", "threads",
-     "precision", "exact", "cache_dir", "no_verify")
+     "precision", "static", "exact", "placement", "fallback", "cache_dir", "no_verify")
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Self
 
@@ -175,6 +175,10 @@ def record(result: Result) -> dict[str, Any]:
         ],
         "lossless": result.lossless,
         "speculation": result.speculation,
+        "devices": dict(result.devices),
+        "placement": result.placement,
+        "fallbacks": [asdict(one) for one in result.fallbacks],
+        "cached_source": result.cached_source,
         "warnings": list(result.warnings),
         "timings": times_of(result.timings),
     }

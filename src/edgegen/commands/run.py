@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from typer import Context
 
-from . import arguments
+from . import arguments, places
 
 if TYPE_CHECKING:
     from edgegen.runtime.options import GenerationOptions
@@ -55,8 +55,7 @@ def run(
     whole: arguments.Whole = False,
     chat: arguments.Chat = False,
     system: arguments.System = None,
-    suffix: arguments.Suffix = None,
-    suffix_file: arguments.SuffixFile = None,
+    suffix: arguments.Suffix = None, suffix_file: arguments.SuffixFile = None,
     infill: arguments.Infill = False,
     batch_size: arguments.BatchSize = None,
     truncate: arguments.Truncate = None,
@@ -69,9 +68,7 @@ def run(
     stop: arguments.Stop = None,
     do_sample: arguments.DoSample = None,
     temperature: arguments.Temperature = None,
-    top_k: arguments.TopK = None,
-    top_p: arguments.TopP = None,
-    min_p: arguments.MinP = None,
+    top_k: arguments.TopK = None, top_p: arguments.TopP = None, min_p: arguments.MinP = None,
     seed: arguments.Seed = None,
     repetition_penalty: arguments.RepetitionPenalty = None,
     no_repeat_ngram_size: arguments.NoRepeatNgramSize = None,
@@ -91,24 +88,23 @@ def run(
     timestamps: arguments.Timestamps = None,
     draft: arguments.Drafter = None,
     draft_model: arguments.DraftModel = None,
-    draft_device: arguments.DraftDevice = None,
-    draft_threads: arguments.DraftThreads = None,
+    draft_device: arguments.DraftDevice = None, draft_threads: arguments.DraftThreads = None,
     num_assistant_tokens: arguments.NumAssistantTokens = None,
     assistant_confidence_threshold: arguments.Confidence = None,
     draft_store: arguments.DraftStore = None,
     corpus: arguments.Corpus = None,
     verifier: arguments.Verifier = None,
-    device: arguments.Device = None,
-    placement: arguments.Placement = None,
-    fallback: arguments.Fallback = None,
-    threads: arguments.Threads = 1,
-    precision: arguments.Precision = None,
-    static: arguments.Static = False,
-    exact: arguments.Exact = True,
-    source_cache: arguments.SourceCache = None,
-    cache_dir: arguments.CacheDir = None,
-    no_verify: arguments.NoVerify = False,
-) -> None:
+    device: places.Device = None,
+    placement: places.Placement = None,
+    fallback: places.Fallback = None,
+    threads: places.Threads = 1,
+    precision: places.Precision = None,
+    static: places.Static = False,
+    exact: places.Exact = True,
+    source_cache: places.SourceCache = None,
+    cache_dir: places.CacheDir = None,
+    no_verify: places.NoVerify = False,
+) -> None:  # fmt: skip
     generate(ctx.params)
 
 
