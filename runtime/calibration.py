@@ -55,17 +55,19 @@ def measure(
     token: int = 0,
     *,
     most: int = ROWS[-1],
+    past: int | None = None,
     clock: Callable[[], float] = perf_counter,
     seconds: float = SECONDS,
 ) -> Costs:
     """L(n) for n up to ``most`` from ``target``, which is left unfit for anything else.
 
     Sizes take turns, so that what else the machine does falls on all alike, for about
-    ``seconds``. Of each the lower quartile counts, because other programs only ever add time;
-    then the least monotone change (pool adjacent violators; Ayer et al., 1955) is made.
+    ``seconds``, behind ``past`` rows that stand. Of each the lower quartile counts, because other
+    programs only ever add time; then the least monotone change (pool adjacent violators; Ayer et
+    al., 1955) is made.
     """
     rows = tuple(n for n in ROWS if n <= max(most, ROWS[1]))
-    past = max(1, min(PAST, most))
+    past = past or max(1, min(PAST, most))
     target.forward([token] * past, first_row=past - 1)
     target.keep(past)
     times: dict[int, list[float]] = {n: [] for n in rows}
