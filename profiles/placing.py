@@ -7,7 +7,8 @@ it in this process; the memory of a part is what the process grew by when it was
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -28,7 +29,19 @@ from edgegen.runtime.tokenizer import load_tokenizer
 from edgegen.runtime.variants import choose_variant
 
 from . import memory
-from .plan import MB, Choice, Decoding, Drafting, Encoding, Tables, forecast, reasons, rows, solve
+from .plan import (
+    MB,
+    Choice,
+    Decoding,
+    Drafting,
+    Encoding,
+    Tables,
+    forecast,
+    goal_named,
+    reasons,
+    rows,
+    solve,
+)
 from .workload import cut_ids, prompt_job
 
 # What ``auto`` drafts with, and how many tokens at a time acceptance is looked at.
@@ -54,13 +67,16 @@ class Planning:
     draft_model: Path | None = None
     audio: Path | None = None
     rounds: int = ROUNDS
-    progress: Progress = field(default=lambda said: None)
 
 
-def plan(asked: Planning) -> Plan:
-    """Measure, solve and explain. Raises what opening and running a bundle raises, ``InputError``
-    when nothing fits and ``UnknownName`` for a goal there is not."""
-    trial = Trial(asked)
+def plan(asked: Planning, progress: Progress | None = None) -> Plan:
+    """Measure, solve and explain; ``progress`` is told what begins.
+
+    Raises what opening and running a bundle raises, ``InputError`` when nothing fits and
+    ``UnknownName`` for a goal there is not.
+    """
+    goal_named(asked.goal)
+    trial = Trial(asked, progress or (lambda said: None))
     limit = None if asked.memory_limit_mb is None else int(asked.memory_limit_mb * MB)
     try:
         tables = trial.tables()
@@ -75,8 +91,8 @@ def plan(asked: Planning) -> Plan:
 class Trial:
     """The bundle opened on every device, and what was measured of it."""
 
-    def __init__(self, asked: Planning) -> None:
-        self.asked = asked
+    def __init__(self, asked: Planning, progress: Progress) -> None:
+        self.asked, self.progress = asked, progress
         self.bundle = Bundle.open(asked.bundle)
         self.manifest = self.bundle.manifest
         if "decode" not in self.manifest.components:
@@ -118,7 +134,7 @@ class Trial:
 
     def _open(self, name: str) -> None:
         """An engine whose parts run on that device where it takes them."""
-        self.asked.progress(f"opening on {name}")
+        self.progress(f"opening on {name}")
         here = {part: name if name in took else took[0] for part, took in self.takers.items()}
         devices = {part: device_named(one) for part, one in here.items()}
         engine = Engine(self.bundle, devices, self.options, self.asked.precision)
@@ -197,7 +213,7 @@ class Trial:
         times: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for turn in range(self.asked.rounds):
             for name, engine in self._turned(turn):
-                self.asked.progress(f"encoding on {name}")
+                self.progress(f"encoding on {name}")
                 start = process_time()
                 found = self.encode(engine)
                 spent = process_time() - start
@@ -251,7 +267,7 @@ class Trial:
             for name, engine in self._turned(turn):
                 if name not in self.takers["decode"]:
                     continue
-                self.asked.progress(f"decoding on {name}")
+                self.progress(f"decoding on {name}")
                 decoder = engine.decoder(self.encode(engine))
                 room = self.manifest.generation.max_positions or 2**20
                 past = max(1, min(self.asked.new_tokens // 2, decoder.chunk, room // 2))
@@ -285,32 +301,22 @@ class Trial:
             self.left_out.append("drafts were not tried: they need a recording (--audio).")
             return []
         base = {part: names[0] for part, names in self.takers.items()}
-        asked.progress(f"drafting by {DRAFTER}")
-        with load(
-            asked.bundle, base, asked.threads, precision=asked.precision, exact=asked.exact
-        ) as pipeline:
+        opened = partial(
+            load, asked.bundle, base, asked.threads, precision=asked.precision, exact=asked.exact
+        )
+        self.progress(f"drafting by {DRAFTER}")
+        with opened() as pipeline:
             found = [self._drafting(pipeline, DRAFTER)]
         if asked.draft_model is None:
             return found
         for name in self._draft_devices(asked.draft_model):
-            asked.progress(f"drafting by the model on {name}")
+            self.progress(f"drafting by the model on {name}")
             before = memory.sample().resident
-            with load(
-                asked.bundle,
-                base,
-                asked.threads,
-                precision=asked.precision,
-                exact=asked.exact,
-                draft_model=asked.draft_model,
-                draft_device=name,
-            ) as pipeline:
+            with opened(draft_model=asked.draft_model, draft_device=name) as pipeline:
                 drafted = self._drafting(pipeline, "model", name)
-                grown = (
-                    memory.sample().resident
-                    - before
-                    - sum(self.sizes[part, base[part]] for part in base)
-                )
-            found.append(replace(drafted, memory=max(grown, 0)))
+                grown = memory.sample().resident - before
+            target = sum(self.sizes[part, device] for part, device in base.items())
+            found.append(replace(drafted, memory=max(grown - target, 0)))
         return found
 
     def _draft_devices(self, path: Path) -> list[str]:

@@ -1,9 +1,9 @@
 """Which part runs where and whether to draft: solved by trying all, over tables measured here.
 
-Every choice of devices is forecast from the tables and the least of what was asked for is taken, so
-the answer is the best the tables know. A step with k drafted tokens costs L(1 + k) and k proposals,
-and commits one token more for each that stands (Leviathan et al., 2023, section 3.3, with measured
-L and measured shares in place of an assumed acceptance rate). Times in seconds, memory in bytes.
+Every choice of devices is forecast from the tables, and the least of what was asked for is taken. A
+step with k drafted tokens costs L(1 + k) and k proposals, and commits one token more for each that
+stands (Leviathan et al., 2023, section 3.3, with measured L and measured shares in place of an
+assumed acceptance rate). Times in seconds, memory in bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from edgegen.registry import unknown
 from edgegen.runtime.calibration import Costs
 
 MB = 2**20
+# Forecasts this near to each other, as a share, are taken for the same.
+SAME = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +145,9 @@ def choices(tables: Tables) -> Iterator[Choice]:
 
 
 def solve(tables: Tables, goal: str = "tpot", memory_limit: int | None = None) -> Choice:
-    """The choice with the least of ``goal`` in at most ``memory_limit`` bytes; among equals the
-    shortest request, then the least memory, then no draft, then the first device in the tables.
+    """The choice with the least of ``goal`` in at most ``memory_limit`` bytes. Choices closer to it
+    than medians can tell (``SAME``) count as equal, and of those the shortest request is taken,
+    then the least memory, then no draft, then the first in the tables.
 
     Raises ``UnknownName`` for a goal there is not, ``InputError`` when nothing fits.
     """
@@ -158,10 +161,9 @@ def solve(tables: Tables, goal: str = "tpot", memory_limit: int | None = None) -
             f"{least.memory / MB:.0f} MB ({spelled(choice.devices)}); allow more, or export "
             "narrower weights."
         )
-    return min(
-        fits,
-        key=lambda one: (measure(one[0]), one[0].request, one[0].memory, one[1].tokens),
-    )[1]
+    most = (1.0 + SAME) * min(measure(one) for one, _ in fits)
+    near = [one for one in fits if measure(one[0]) <= most]
+    return min(near, key=lambda one: (one[0].request, one[0].memory, one[1].tokens))[1]
 
 
 def goal_named(goal: str) -> Callable[[Forecast], float]:
@@ -194,7 +196,7 @@ def reasons(
     if encode and encode != decode:
         way = tables.first[encode, decode] - tables.first.get((decode, decode), 0.0)
         found.append(f"from {encode} to {decode}: {1e3 * max(way, 0.0):.2f} ms more once a source.")
-    found += drafting(tables, choice)
+    found += drafting(tables, choice, goal)
     if memory_limit is not None:
         held = forecast(tables, choice).memory / MB
         found.append(f"memory {held:.0f} MB of the {memory_limit / MB:.0f} MB allowed.")
@@ -209,7 +211,7 @@ def told(part: str, device: str, seconds: Mapping[str, float], unit: str = "") -
     return f"{mine}, {', '.join(others)}." if others else f"{mine}; nothing else takes it."
 
 
-def drafting(tables: Tables, choice: Choice) -> list[str]:
+def drafting(tables: Tables, choice: Choice, goal: str) -> list[str]:
     """What each way to draft brings at its best, on the chosen decoder."""
     plain = forecast(tables, Choice(devices=choice.devices)).tpot
     if not tables.drafts:
@@ -228,7 +230,7 @@ def drafting(tables: Tables, choice: Choice) -> list[str]:
             f"{1e3 * plain:.2f}{chosen}."
         )
     if choice.draft is None:
-        lines.append("do not speculate.")
+        lines.append(f"do not speculate: no draft betters {goal} here.")
     return lines
 
 

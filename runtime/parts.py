@@ -220,6 +220,9 @@ class PartSession:
     def request(self) -> Request:
         return PartRequest(self.inner.request(), self)
 
+    def placement(self) -> dict[str, int]:
+        return self.inner.placement()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from edgegen.errors import InputError, UnknownName
 
+from . import plan as plans
 from .console import stdout
 from .lists import numbers, words
 
@@ -21,6 +22,8 @@ Each bundle, device, precision and number of threads runs in a process of its ow
 five repetitions, medians with their spread. Prompts have exactly the lengths -p asks for and give
 exactly -n tokens, so that runs compare; texts and audio run to the model's own end. With --draft
 plain decoding is measured in turns with it, and the speed-up and equal tokens reported.
+With --plan each part of one bundle is timed on every device, and the best place for each, with or
+without drafts, is told and kept (docs/placement.md).
 Saved profiles (.json files) in place of folders are read and nothing is measured.
 docs/metrics.md defines every number, docs/profiling.md shows the reports.
 
@@ -31,6 +34,7 @@ docs/metrics.md defines every number, docs/profiling.md shows the reports.
   edgegen profile bundles/en-pt bundles/en-pt-int4 -o md > report.md
   edgegen profile bundles/* -p 32,128 -n 16,64 --draft lookup --save all.json --html all.html
   edgegen profile all.json --html all.html
+  edgegen profile bundles/en-pt -d all --plan --for ttft -p 32 -n 32 --write
 """
 WHAT, HOW = "What to run", "Where and how"
 
@@ -68,8 +72,8 @@ Audio = Annotated[
 ]  # fmt: skip
 Devices = Annotated[
     str,
-    Option("-d", "--device", metavar="LIST", help="Names that edgegen devices lists.",
-           rich_help_panel=HOW),
+    Option("-d", "--device", "--devices", metavar="LIST", rich_help_panel=HOW,
+           help="Names that edgegen devices lists; all: those that are here."),
 ]  # fmt: skip
 Threads = Annotated[
     str, Option("-t", "--threads", metavar="LIST", help="Processor threads.", rich_help_panel=HOW)
@@ -124,6 +128,7 @@ Json = Annotated[
 
 
 def profile(
+    ctx: Context,
     bundles: Bundles,
     prompts: Prompts = None,
     new_tokens: NewTokens = "64",
@@ -142,7 +147,16 @@ def profile(
     save: Save = None,
     kind: Kind = "table",
     as_json: Json = False,
+    plan: plans.Plan = False,
+    goal: plans.Goal = "tpot",
+    memory_limit: plans.MemoryLimit = None,
+    draft_model: plans.DraftModel = None,
+    write: plans.Write = False,
+    placement: plans.Placement = None,
 ) -> None:
+    if plan:
+        plans.planning(ctx.params)
+        return
     from edgegen.profiles import profile as measure
 
     from .stages import Stages
