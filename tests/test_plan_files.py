@@ -1,0 +1,213 @@
+"""A plan measured on tiny graphs, written, found again and used; refused where it does not fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tiny_families import write_bundle
+from typer.testing import CliRunner
+
+import edgegen
+from edgegen.bundle import Bundle
+from edgegen.cli import app
+from edgegen.devices import DeviceOptions
+from edgegen.errors import DeviceError, InputError, UnknownName
+from edgegen.profiles import placing
+from edgegen.profiles.placing import Planning
+from edgegen.runtime.placement import Plan, drivers, read_plan, usual_file, write_plan
+from edgegen.runtime.task import EdgegenWarning
+
+TEXT = "the cat sat"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("both") / "t5"
+    return write_bundle(folder, "t5-tied", formats=("onnx", "openvino"))
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(placing, "SECONDS", 0.01)
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan(both: Path, quick: None) -> Plan:
+    asked = Planning(bundle=both, devices=("all",), source_tokens=8, new_tokens=8, rounds=1)
+    return placing.plan(asked)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_every_part_is_measured_on_every_device_that_takes_it(plan: Plan) -> None:
+    assert set(plan.devices) == {"encode", "decode"}
+    for part in ("encode", "decode"):
+        rows = [row for row in plan.measured if row["part"] == part]
+        assert {row["device"] for row in rows} >= {"ort-cpu", "ov-cpu"}
+        assert all(float(row["ms"]) > 0 for row in rows if "ms" in row)
+    ways = {(row["from"], row["device"]) for row in plan.measured if row["part"] == "first"}
+    assert ways >= {("ort-cpu", "ov-cpu"), ("ov-cpu", "ort-cpu"), ("ov-cpu", "ov-cpu")}
+    assert any(row["part"] == "draft" for row in plan.measured)
+    assert plan.source_tokens == plan.new_tokens == 8
+    assert any(line.startswith("encode on") for line in plan.reasons)
+    assert any(line.startswith("draft aggressive+suffix") for line in plan.reasons)
+
+
+def test_a_device_that_runs_only_some_parts_is_measured_on_those(
+    tmp_path: Path, quick: None
+) -> None:
+    bundle = write_bundle(tmp_path / "onnx", "t5-tied")
+    found = placing.plan(Planning(bundle=bundle, source_tokens=8, new_tokens=8, rounds=1))
+    assert "ov-cpu" not in found.devices.values()
+    with pytest.raises(DeviceError, match="no device here runs its encode"):
+        placing.plan(Planning(bundle=bundle, devices=("ov-cpu",), source_tokens=8, new_tokens=8))
+
+
+def test_a_draft_model_is_tried_on_each_device(both: Path, quick: None) -> None:
+    asked = Planning(
+        bundle=both, devices=("ort-cpu", "ov-cpu"), source_tokens=8, new_tokens=8, rounds=1,
+        draft_model=both,
+    )  # fmt: skip
+    said = [line for line in placing.plan(asked).reasons if line.startswith("draft model on")]
+    assert [line.split()[3] for line in said] == ["ort-cpu", "ov-cpu"]
+
+
+def test_mistakes_are_told_before_anything_is_measured(both: Path) -> None:
+    with pytest.raises(UnknownName, match="goal"):
+        placing.plan(Planning(bundle=both, goal="speed"))
+    with pytest.raises(UnknownName, match="device"):
+        placing.plan(Planning(bundle=both, devices=("ort-gpu",)))
+
+
+def test_a_memory_bound_that_nothing_keeps_is_told(both: Path, quick: None) -> None:
+    asked = Planning(
+        bundle=both, source_tokens=8, new_tokens=8, rounds=1, memory_limit_mb=-1.0
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no placement fits in -1 MB"):
+        placing.plan(asked)
+
+
+# ------------------------------------------------------------------ files
+
+
+def mixed(plan: Plan, **changes: Any) -> Plan:
+    """The plan with its parts on two backends and no drafts."""
+    devices = {"encode": "ov-cpu", "decode": "ort-cpu"}
+    said = {"devices": devices, "drivers": drivers(devices), "draft": "none", **changes}
+    return msgspec.structs.replace(plan, **said)
+
+
+def test_a_plan_written_and_read_is_the_same_and_decides(
+    plan: Plan, both: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "deep" / "placement.json"
+    write_plan(mixed(plan), file)
+    assert read_plan(file) == mixed(plan)
+    with edgegen.load(both) as plain, edgegen.load(both, placement=file) as pipeline:
+        found = pipeline.generate(TEXT)
+        assert found.tokens == plain.generate(TEXT).tokens
+    assert found.devices == {"encode": "ov-cpu", "decode": "ort-cpu"}
+    assert found.placement == str(file)
+    assert found.timings.draft_tokens_proposed == 0
+    assert pipeline.defaults.draft == "none"
+
+
+def test_the_plan_of_this_machine_is_found_again(plan: Plan, both: Path, cache: Path) -> None:
+    with edgegen.load(both, placement="auto") as pipeline:
+        assert pipeline.placement == ""
+    file = usual_file(Bundle.open(both), DeviceOptions())
+    assert cache in file.parents
+    assert both not in file.parents
+    write_plan(mixed(plan), file)
+    with edgegen.load(both, placement="auto") as pipeline:
+        assert pipeline.placement == str(file)
+        assert pipeline.engine.devices == {"encode": "ov-cpu", "decode": "ort-cpu"}
+    with edgegen.load(both, threads=2, placement="auto") as pipeline:
+        assert pipeline.placement == ""
+
+
+def test_other_software_is_told_and_a_found_plan_not_used(
+    plan: Plan, both: Path, tmp_path: Path
+) -> None:
+    old = mixed(plan, drivers={"ov-cpu": {"openvino": "1"}})
+    for file in (tmp_path / "p.json", usual_file(Bundle.open(both), DeviceOptions())):
+        write_plan(old, file)
+    with (
+        pytest.warns(EdgegenWarning, match="the forecast may not hold"),
+        edgegen.load(both, placement=tmp_path / "p.json") as pipeline,
+    ):
+        assert pipeline.engine.devices["encode"] == "ov-cpu"
+    with (
+        pytest.warns(EdgegenWarning, match="other software for ov-cpu; it is not used"),
+        edgegen.load(both, placement="auto") as pipeline,
+    ):
+        assert pipeline.engine.devices["encode"] == "ort-cpu"
+
+
+def test_a_plan_that_is_not_of_this_bundle_or_no_plan_is_refused(
+    plan: Plan, both: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "placement.json"
+    write_plan(mixed(plan, bundle="0" * 64), file)
+    faults: list[tuple[str, dict[str, Any]]] = [
+        ("measured for another bundle", {}),
+        ("both a device and a placement", {"device": "ort-cpu"}),
+    ]
+    for said, options in faults:
+        with pytest.raises(InputError, match=said):
+            edgegen.load(both, placement=file, **options)
+    with pytest.raises(InputError, match="cannot be read"):
+        edgegen.load(both, placement=tmp_path / "none.json")
+    for text in ("", "[]", '{"format": 1}', "\x00"):
+        file.write_text(text)
+        with pytest.raises(InputError, match="not one that this version wrote"):
+            read_plan(file)
+
+
+# ----------------------------------------------------------- the command line
+
+
+def edge(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_the_commands_write_a_plan_and_use_it(both: Path, quick: None, tmp_path: Path) -> None:
+    where = str(both)
+    plans = ("profile", where, "--devices", "all", "--plan", "-p", "8", "-n", "8", "-r", "1")
+    done = edge(*plans, "--for", "ttft", "--write", "--placement", str(tmp_path / "p.json"))
+    assert done.exit_code == 0, done.output
+    assert "encode on" in done.output
+    found = json.loads(edge("run", where, TEXT, "--json").stdout)
+    assert found["placement"] == str(usual_file(Bundle.open(both), DeviceOptions()))
+    plain = json.loads(edge("run", where, TEXT, "--json", "--device", "ort-cpu").stdout)
+    assert plain["placement"] == ""
+    assert plain["tokens"] == found["tokens"]
+    named = json.loads(
+        edge("run", where, TEXT, "--json", "--placement", str(tmp_path / "p.json")).stdout
+    )
+    assert named["devices"] == found["devices"]
+
+
+def test_run_takes_devices_by_part_fallbacks_and_a_cache(tmp_path: Path, both: Path) -> None:
+    mixed = edge("run", str(both), TEXT, TEXT, "--json", "--device", "encode=ov-cpu",
+                 "--source-cache", "8")  # fmt: skip
+    first, again = (json.loads(line) for line in mixed.stdout.splitlines())
+    assert first["devices"] == {"encode": "ov-cpu", "decode": "ort-cpu"}
+    assert (first["cached_source"], again["cached_source"]) == (False, True)
+    onnx = write_bundle(tmp_path / "onnx", "t5-tied")
+    moved = edge("run", str(onnx), TEXT, "--json", "--device", "ov-cpu", "--fallback", "ort-cpu")
+    assert moved.exit_code == 0, moved.output
+    found = json.loads(moved.stdout)
+    assert {(one["device"], one["to"]) for one in found["fallbacks"]} == {("ov-cpu", "ort-cpu")}
+    assert "decode went on on ort-cpu" in moved.stderr
