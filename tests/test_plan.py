@@ -38,7 +38,8 @@ def decoding(one: float, eight: float, memory: int = MB, cpu_share: float = 1.0)
 
 
 def drafting(seconds: float, *reach: float, **said: Any) -> Drafting:
-    return Drafting(**{"name": "lookup", "asked": 1.0, **said}, seconds=seconds, reach=reach)
+    usual: dict[str, Any] = {"name": "lookup", "asked": 1.0, **said}
+    return Drafting(**usual, seconds=seconds, reach=reach)
 
 
 def tables(**said: Any) -> Tables:
