@@ -18,7 +18,10 @@ from edgegen.devices import DeviceOptions, device_named
 from edgegen.runtime.decoder import Decoder
 from edgegen.runtime.engine import Engine
 
-MOST, PAST = 16, 9
+MOST, PAST = 33, 9
+DEVICES = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
+# OpenVINO makes kernels for each: what is left of four, eight and sixteen rows, and whole ones.
+SIZES = {"onnx": (*range(1, 17), 20, 24, 32, MOST), "openvino": (2, 5, 7, 8, 16, MOST)}
 # Widths are multiples of 32, so that every matrix is held in blocks; one model is wide enough for
 # threads to share a product.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -29,14 +32,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("gemma3", {}),
     "marian-ssru": ("marian-ssru", {"decoder_ffn_dim": 96}),
 }
+NAMES = {"onnx": tuple(MODELS), "openvino": ("t5-wide", "whisper", "gemma3", "marian-ssru")}
 Rows = NDArray[np.float32]
 
 
 class Model:
-    """A bundle on the ONNX Runtime CPU device, and a source it has read."""
+    """A bundle on its format's CPU device, and a source it has read."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        self.engine = Engine(bundle, device_named("ort-cpu"), DeviceOptions(threads=threads))
+    def __init__(self, bundle: Bundle, device: str, threads: int) -> None:
+        self.engine = Engine(bundle, device_named(device), DeviceOptions(threads=threads))
         self.memory = None
         if bundle.manifest.speech is not None:
             wave = np.sin(np.arange(480000) * 0.01).astype(np.float32)
@@ -65,20 +69,21 @@ def drawn(count: int, seed: int) -> list[int]:
     return [int(i) for i in np.random.default_rng(seed).integers(3, VOCABULARY, count)]
 
 
-Models = Callable[[str, str, int], Model]
+Models = Callable[[str, str, str, int], Model]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     @cache
-    def bundle(name: str, weight_format: Any) -> Bundle:
+    def bundle(name: str, form: str, weight_format: Any) -> Bundle:
         folder = tmp_path_factory.mktemp("bundle") / "b"
         case, said = MODELS[name]
-        return Bundle.open(write_bundle(folder, case, weight_format=weight_format, **said))
+        asked = {"formats": (form,), "weight_format": weight_format, **said}
+        return Bundle.open(write_bundle(folder, case, **asked))
 
     @cache
-    def model(name: str, weight_format: str, threads: int) -> Model:
-        return Model(bundle(name, weight_format), threads)
+    def model(name: str, form: str, weight_format: str, threads: int) -> Model:
+        return Model(bundle(name, form, weight_format), DEVICES[form], threads)
 
     return model
 
@@ -88,15 +93,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 )
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("weight_format", ["fp32", "int8", "int4"])
-@pytest.mark.parametrize("name", MODELS)
-def test_rows_are_the_same_bits_alone_and_among_up_to_sixteen(
-    name: str, weight_format: str, threads: int, models: Models
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [(form, name) for form, names in NAMES.items() for name in names],
+)
+def test_rows_are_the_same_bits_alone_and_among_up_to_thirty_two(
+    form: str, name: str, weight_format: str, threads: int, models: Models
 ) -> None:
     """A chain, and a tree whose first path is laid first, beside strangers."""
-    model = models(name, weight_format, threads)
+    model = models(name, form, weight_format, threads)
     spine = drawn(MOST, seed=2)
     alone, decoder = model.alone(spine), model.decoder()
-    for n in range(1, MOST + 1):
+    for n in SIZES[form]:
         together = decoder.forward(spine[:n]).logits
         np.testing.assert_array_equal(together, alone[:n], err_msg=f"chain of {n}")
         for depth in {1, n // 2, n - 1} - {0, n}:

@@ -25,7 +25,7 @@ from edgegen.manifest import Cache, Precision, Variant
 
 from ..checkpoint import Weight
 from ..families.base import Family
-from ..ops.onnx_ops import OnnxOps
+from ..ops.grained_ops import GrainedOps
 from ..options import ExportOptions
 from ..static import Sizes, grid, key_of, static_cache, static_graph
 from . import ir_file, ir_state
@@ -89,7 +89,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
             file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/{file.path.name}",),
             cache=cache,
-            lowering=OnnxOps.lowering,
+            lowering=GrainedOps.lowering,
             settings=settings_of("fp32" if graph.name == "features" else options.weight_format),
             buckets=sized.get(key, {}),
         )
@@ -130,7 +130,7 @@ def cache_kinds(family: Family, options: ExportOptions) -> tuple[str, ...]:
     """The kinds of ``decode`` to write. Raises ``ExportError``."""
     if not family.shape.recurrent_width:
         return options.caches
-    if options.caches != (OnnxOps.cache_kind,):
+    if options.caches != (GrainedOps.cache_kind,):
         raise ExportError(
             f"cache {', '.join(options.caches)}: a {family.checkpoint.model_type} decoder has a "
             "state per layer and no keys and values; leave --cache out."
@@ -153,9 +153,9 @@ def record_plain(
     family: Family, name: str, weights: dict[str, Weight], folder: Path
 ) -> tuple[Path, Graph, set[str]]:
     """One graph as an ONNX file in float32, its ports, and the weights it holds."""
-    kind = "recurrent" if family.shape.recurrent_width else OnnxOps.cache_kind
+    kind = "recurrent" if family.shape.recurrent_width else GrainedOps.cache_kind
     with closing(WeightFile(folder / "weights.data")) as dense:
-        ops = OnnxOps(family.graph(name, kind), weights, dense)
+        ops = GrainedOps(family.graph(name, kind), weights, dense)
         recorded, graph = record(family, name, ops)
     path = folder / f"{name}.onnx"
     onnx.save(recorded, path)

@@ -6,6 +6,8 @@ time; a faster lowering overrides methods and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .primitives import Primitives, V
 from .specs import (
     HIDDEN,
@@ -157,15 +159,21 @@ class AttentionOps(Primitives[V]):
         new_key, new_value = self.reshape(k, shape), self.reshape(v, shape)
         self.output(f"new_key_{layer}", new_key)
         self.output(f"new_value_{layer}", new_value)
-        keys = self.concat([*self.past(f"key_{layer}", spec.merged), new_key], 1)
-        values = self.concat([*self.past(f"value_{layer}", spec.merged), new_value], 1)
-        short = spec.window and not spec.merged
-        rows = self.size(keys, 1) if short else None
+        past = self.past(f"key_{layer}", spec.merged)
+        keys = self.joined([*past, new_key], spec)
+        values = self.joined([*self.past(f"value_{layer}", spec.merged), new_value], spec)
+        rows = None
+        if spec.window and not spec.merged:
+            rows = self.add(self.size(past[0], 1), self.size(new_key, 1))
         mask = self.decoder_mask(spec.window, spec.merged, rows)
-        mixed = self.attend_rows(
-            q, keys, values, mask if bias is None else self.add(mask, bias), spec
-        )
+        if bias is not None:
+            mask = self.once(("biased", mask, bias), lambda: self.add(mask, bias))
+        mixed = self.attend_rows(q, keys, values, mask, spec)
         return self.linear(mixed, spec.o, spec.o_bias)
+
+    def joined(self, parts: Sequence[V], spec: SelfAttention) -> V:
+        """What stands and the new rows, ``[B, past + n, kv_heads, head_dim]``."""
+        return self.concat(parts, 1)
 
     def attend_rows(self, q: V, keys: V, values: V, mask: V, spec: SelfAttention) -> V:
         """``[B, n, heads * head_dim]`` of queries of that shape over keys and values
