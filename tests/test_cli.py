@@ -123,7 +123,7 @@ def test_every_library_an_extra_brings_is_known_to_come_with_it(repository: Path
         extras = tomllib.load(file)["project"]["optional-dependencies"]
     named = {
         module: extra
-        for extra in ("export", "openvino", "audio")
+        for extra in ("export", "openvino", "audio", "ray")
         for requirement in extras[extra]
         for module in [re.split(r"[<>=\[]", requirement)[0].lower().replace("-", "_")]
     }
