@@ -105,7 +105,7 @@ class Experience:
     def book(self) -> None:
         """Count the plain steps of late; a step lost to another thread is lost to caution."""
         idle, self.idle = self.idle, 0
-        self.credit = min(KEEP, self.credit + FILL * idle)
+        self.credit += FILL * idle
         self.tokens += idle
         self.unasked += idle
 
@@ -141,6 +141,8 @@ class Auto:
         self._worth = self._plain
         with experience.lock:
             experience.book()
+            # Only here: what a request saved it may lose again, but no later one.
+            experience.credit = min(KEEP, experience.credit)
         self.balance = experience.credit * self._plain
         if experience.first.value > self.balance:
             experience.first.fade()
@@ -233,7 +235,7 @@ class Auto:
             asking = known.asked(facts.draft_seconds, self._proposed, first)
             cost = extra + asking - saved * plain
             self.balance += FILL * tokens * plain - cost
-            known.credit = min(KEEP, known.credit + FILL * tokens - cost / plain)
+            known.credit += FILL * tokens - cost / plain
             known.tokens += tokens
             profit = saved * self._worth - extra - asking
             known.profit += LEARN * (profit / plain - known.profit)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from replay import Spent, Trace, replay
 
 from edgegen.runtime.acceptance import STRONGEST, Acceptance
-from edgegen.runtime.auto import FILL, START, Auto, Experience
+from edgegen.runtime.auto import FILL, KEEP, START, Auto, Experience
 from edgegen.runtime.budget import Budget, Facts, Fixed
 from edgegen.runtime.calibration import ROWS, Costs
 from edgegen.runtime.drafters import DRAFTERS
@@ -290,3 +290,27 @@ def test_a_hiccup_at_the_first_question_does_not_silence_auto_for_good() -> None
                 )
             )
     assert drafted > 200
+
+
+def test_a_request_that_won_and_lost_leaves_no_debt_to_the_next() -> None:
+    """What it saved pays for what fell later: a request's own account is never overdrawn."""
+    costs = TABLES["proofreader, 8 bits"]
+    known = Experience(costs)
+    auto = Auto(known)
+    for step in range(60):
+        limit = auto.limit(1)
+        draft = Draft.chain(range(limit), evidence=3)
+        draft = draft.first(auto.trim(draft, 1)) if limit else draft
+        kept = len(draft) if step % 3 else 0
+        auto.observe(
+            Facts(
+                draft=draft,
+                path=tuple(range(kept)),
+                kept=kept,
+                pending=1,
+                draft_seconds=0.0,
+                decode_seconds=costs.of(1 + len(draft)),
+            )
+        )
+    assert auto.balance > KEEP * costs.of(1)
+    assert Auto(known).balance == pytest.approx(KEEP * costs.of(1))
