@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
@@ -21,21 +21,43 @@ Feeds = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a device takes. ``formats`` and ``caches`` in order of preference."""
+    """What a device takes. ``formats`` and ``caches`` in order of preference.
+
+    ``cpu_ops`` are operators it may leave to the CPU without being asked; where it leaves others,
+    compiling fails. ``exercised`` is what its code was run on: the hardware it is for, the vendor's
+    simulator, other hardware in its place (``emulated``), or nothing.
+    """
 
     formats: tuple[str, ...]
     weight_formats: tuple[str, ...]
     caches: tuple[str, ...]
     static_shapes: bool = False
+    cpu_ops: tuple[str, ...] = ()
+    exercised: Literal["hardware", "simulator", "emulated", "nothing"] = "nothing"
+
+    @property
+    def caveat(self) -> str:
+        """What is to be known before a result is believed; empty where it ran on hardware."""
+        return {
+            "hardware": "",
+            "simulator": "not run on hardware: simulator only",
+            "emulated": "not run on hardware: emulated only",
+            "nothing": "not run on hardware",
+        }[self.exercised]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceOptions:
     """Said once when a bundle is loaded. ``exact`` asks for float32 arithmetic on float graphs;
-    False lets the device use what it declares faster (bfloat16, dynamic quantisation)."""
+    False lets the device use what it declares faster (bfloat16, dynamic quantisation).
+
+    ``cpu_nodes`` lets the CPU compute what the device leaves. ``cache_dir`` keeps compiled graphs
+    of devices that take long to compile.
+    """
 
     threads: int = 1
     exact: bool = True
+    cpu_nodes: bool = False
     cache_dir: Path | None = None
 
 
@@ -64,6 +86,10 @@ class Session(Protocol):
     @property
     def device(self) -> str: ...
     def request(self) -> Request: ...
+    def placement(self) -> dict[str, int]:
+        """How many nodes run where, by the backend's names, as the backend itself tells."""
+        ...
+
     def close(self) -> None: ...
 
 

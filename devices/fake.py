@@ -15,14 +15,21 @@ from edgegen.manifest import Variant
 from .device import DeviceOptions, Feeds, Limits, Tensor
 
 Function = Callable[[Feeds], Mapping[str, Tensor]]
+LOST = "the device was lost and does not come back; restart it, or use another"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """What goes wrong: compiling, the call of that index (from 0), or the outputs' shapes."""
+    """What goes wrong: the device is ``missing`` for a reason, refuses to compile (all graphs, or
+    those named), fails at the call of that index (from 0) with these ``words``, or gives outputs of
+    a ``wrong_shape``. One that is ``lost`` fails at every call after, and compiles nothing."""
 
+    missing: str | None = None
     compiling: bool = False
+    graphs: tuple[str, ...] = ()
     at_call: int | None = None
+    words: str = ""
+    lost: bool = False
     wrong_shape: bool = False
 
 
@@ -42,10 +49,7 @@ class FakeRequest:
         given = {name: array for name, array in self._bound.items() if name in names}
         given.update(feeds)
         session.graph.check(given)
-        call = session.calls
-        session.calls += 1
-        if session.faults.at_call == call:
-            raise DeviceError(f"{session.device} failed to run {session.graph.name}: call {call}.")
+        session.count()
         found = dict(session.function(given))
         if session.faults.wrong_shape:
             found = {name: array[..., :-1] for name, array in found.items()}
@@ -63,14 +67,28 @@ class FakeRequest:
 class FakeSession:
     """``calls`` counts the runs of all requests."""
 
-    def __init__(self, graph: Graph, function: Function, device: str, faults: Faults) -> None:
-        self.graph, self.function = graph, function
-        self.device, self.faults = device, faults
+    def __init__(self, graph: Graph, function: Function, owner: FakeDevice) -> None:
+        self.graph, self.function, self.owner = graph, function, owner
+        self.device, self.faults = owner.name, owner.faults
         self.calls = 0
         self.closed = False
 
     def request(self) -> FakeRequest:
         return FakeRequest(self)
+
+    def count(self) -> None:
+        """One more run. Raises ``DeviceError`` where it is the one that fails."""
+        call, faults, owner = self.calls, self.faults, self.owner
+        self.calls += 1
+        fails = faults.at_call == call
+        owner.lost |= fails and faults.lost
+        if fails or owner.lost:
+            why = LOST if owner.lost else faults.words or f"call {call}"
+            raise DeviceError(f"{self.device} failed to run {self.graph.name}: {why}.")
+
+    def placement(self) -> dict[str, int]:
+        """One function, whatever the graph."""
+        return {self.device: 1}
 
     def close(self) -> None:
         self.closed = True
@@ -88,7 +106,8 @@ class FakeDevice:
         caches: tuple[str, ...] = ("append", "in_place", "recurrent", "none"),
     ) -> None:
         self._functions = dict(functions)
-        self._faults = faults or Faults()
+        self.faults = faults or Faults()
+        self.lost = False
         self.limits = Limits(
             formats=("onnx", "openvino"),
             weight_formats=("fp32", "fp16", "bf16", "int8", "int4"),
@@ -96,13 +115,16 @@ class FakeDevice:
         )
 
     def missing(self) -> str | None:
-        return None
+        return self.faults.missing
 
     def describe(self) -> dict[str, str]:
         return {"hardware": "none: a Python function"}
 
     def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> FakeSession:
-        graph = variant.graph
-        if self._faults.compiling or graph.name not in self._functions:
+        graph, faults = variant.graph, self.faults
+        if self.lost:
+            raise DeviceError(f"{self.name} cannot compile {file.name}: {LOST}.")
+        refused = faults.compiling and graph.name in (faults.graphs or (graph.name,))
+        if refused or graph.name not in self._functions:
             raise DeviceError(f"{self.name} cannot compile {file.name}.")
-        return FakeSession(graph, self._functions[graph.name], self.name, self._faults)
+        return FakeSession(graph, self._functions[graph.name], self)

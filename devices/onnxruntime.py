@@ -6,7 +6,9 @@ cache bound as past and present is never copied.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from edgegen.errors import DeviceError, DeviceMissing
 from edgegen.graph import Graph, free_dims, resolve
 from edgegen.manifest import Variant
 
+from .compiled import kept, key_of
 from .device import DeviceOptions, Feeds, Tensor
 
 # Sizes of call a request is ready for, and what their outputs may take together.
@@ -172,12 +175,28 @@ class OrtSession:
         return OrtRequest(self)
 
     def fault(self, error: Exception) -> str:
-        first = str(error).strip().splitlines()[0][:300]
-        return f"{self.device} failed to run {self.file.name}: {first}"
+        return f"{self.device} failed to run {self.file.name}: {first_line(error)}"
 
     def close(self) -> None:
         """Free the session's memory; open requests must not run afterwards."""
         self.inference = None
+
+    def placement(self) -> dict[str, int]:
+        """How many nodes run on each provider, as the session recorded it when it was made."""
+        return dict(Counter(provider for provider, _ in assigned(self.inference)))
+
+    def left(self, provider: str) -> dict[str, int]:
+        """Operators that another provider computes, and how many nodes of each."""
+        return dict(Counter(op for place, op in assigned(self.inference) if place != provider))
+
+
+def assigned(inference: Any) -> list[tuple[str, str]]:
+    """Provider and operator of every node."""
+    return [
+        (str(part.ep_name), str(node.op_type))
+        for part in inference.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    ]
 
 
 def address(array: Tensor) -> int:
@@ -196,35 +215,106 @@ def sizing_axes(graph: Graph) -> tuple[tuple[str, int], ...]:
     return tuple(found.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """An execution provider: the library's name of it, and its options.
+
+    ``places`` are a plug-in's own devices; a provider that is built in has none. ``cpu_ops``
+    may be left to the CPU. With ``contexts`` it writes compiled graphs, which depend on
+    ``versions``.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    places: tuple[Any, ...] = ()
+    cpu_ops: tuple[str, ...] = ()
+    contexts: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+CPU = Provider(name="CPUExecutionProvider")
+
+
 def compile_session(
+    file: Path, variant: Variant, options: DeviceOptions, device: str, provider: Provider
+) -> OrtSession:
+    """An inference session whose nodes all run on ``provider``, but for what was declared or asked.
+
+    Raises ``DeviceError`` that names the operators left to the CPU.
+    """
+
+    def made(graph: Path, *entries: tuple[str, str]) -> OrtSession:
+        return _session(graph, file, variant, options, device, provider, entries)
+
+    def written(folder: Path) -> OrtSession:
+        target = str(folder / "context.onnx")
+        return made(file, ("ep.context_enable", "1"), ("ep.context_file_path", target))
+
+    if options.cache_dir is None or not provider.contexts:
+        return made(file)
+    key = key_of(
+        file,
+        [file.parent / Path(name).name for name in variant.weights],
+        device=device,
+        options=dict(provider.options),
+        versions=dict(provider.versions),
+        cpu_nodes=options.cpu_nodes,
+    )
+    return kept(options.cache_dir, key, written, lambda folder: made(folder / "context.onnx"))
+
+
+def _session(
+    graph: Path,
     file: Path,
     variant: Variant,
     options: DeviceOptions,
     device: str,
-    providers: Sequence[tuple[str, Mapping[str, str]]],
+    provider: Provider,
+    entries: tuple[tuple[str, str], ...],
 ) -> OrtSession:
-    """An inference session with explicit threads and no silent provider fallback."""
+    """``graph`` is what is read, ``file`` what people know it by."""
     ort = load_onnxruntime()
+    settings = session_options(ort, options, provider)
+    for key, value in entries:
+        settings.add_session_config_entry(key, value)
+    try:
+        if provider.places:
+            settings.add_provider_for_devices(list(provider.places), dict(provider.options))
+            inference = ort.InferenceSession(str(graph), settings)
+        else:
+            chosen = [(provider.name, dict(provider.options))]
+            inference = ort.InferenceSession(str(graph), settings, providers=chosen)
+        inference.disable_fallback()
+        session = OrtSession(inference, variant, device, file)
+        left = session.left(provider.name)
+    except Exception as error:  # the provider's own types are not public
+        raise DeviceError(f"{device} cannot compile {file.name}: {first_line(error)}") from error
+    if not options.cpu_nodes and (undeclared := left.keys() - set(provider.cpu_ops)):
+        session.close()
+        told = ", ".join(f"{count} {op}" for op, count in left.items() if op in undeclared)
+        raise DeviceError(
+            f"{device} leaves nodes of {file.name} to the CPU ({told}); use another device for it, "
+            "or allow it with DeviceOptions(cpu_nodes=True)."
+        )
+    return session
+
+
+def session_options(ort: Any, options: DeviceOptions, provider: Provider) -> Any:
+    """Explicit threads, no silent fallback, and a record of where each node runs."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
+    settings.log_severity_level = 4 if provider is not CPU else 3  # exceptions tell the same
     # Sizes change every call, so a memory plan per shape is never reused.
     settings.enable_mem_pattern = False
     # Spinning workers win a few microseconds a call and burn a core between calls.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if [name for name, _ in providers] != ["CPUExecutionProvider"]:
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if provider is not CPU and not provider.cpu_ops and not options.cpu_nodes:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        inference = ort.InferenceSession(
-            str(file),
-            settings,
-            providers=[name for name, _ in providers],
-            provider_options=[dict(entries) for _, entries in providers],
-        )
-        inference.disable_fallback()
-    except Exception as error:  # the provider's own types are not public
-        first = str(error).strip().splitlines()[0][:300]
-        raise DeviceError(f"{device} cannot compile {file.name}: {first}") from error
-    return OrtSession(inference, variant, device, file)
+    return settings
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

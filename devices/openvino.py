@@ -7,9 +7,11 @@ some processors is bfloat16 and int8 activations.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +19,8 @@ from edgegen.errors import DeviceError, DeviceMissing
 from edgegen.graph import Dim, Graph
 from edgegen.manifest import Variant
 
-from .device import DeviceOptions, Feeds, Tensor
+from .compiled import kept, key_of
+from .device import DeviceOptions, Feeds, Limits, Session, Tensor
 
 _STALE: Tensor = np.empty(0)  # stands for a feed that was copied
 MISSING = "OpenVINO is not installed; pip install edgegen[openvino]"
@@ -134,8 +137,11 @@ class OvRequest:
 class OvSession:
     """A compiled IR graph."""
 
-    def __init__(self, compiled: Any, variant: Variant, device: str, file: Path) -> None:
+    def __init__(
+        self, compiled: Any, variant: Variant, device: str, file: Path, nodes: int
+    ) -> None:
         self.compiled: Any = compiled
+        self.nodes = nodes  # of the graph as it was read
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file
@@ -165,6 +171,19 @@ class OvSession:
             if name != "SUPPORTED_PROPERTIES"
         }
 
+    def places_used(self) -> list[str]:
+        """The devices that compute, as the compiled graph tells."""
+        return [str(name) for name in self.compiled.get_property("EXECUTION_DEVICES")]
+
+    def placement(self) -> dict[str, int]:
+        """Nodes by device: of the graph as it runs, or as it was read where the device, which then
+        compiled it whole, does not show the other. Several devices at once stand together."""
+        try:
+            nodes = len(self.compiled.get_runtime_model().get_ops())
+        except Exception:  # of the library's own kind: compiled to one blob
+            nodes = self.nodes
+        return {"+".join(self.places_used()): nodes}
+
     def close(self) -> None:
         """Free the session's memory; open requests must not run afterwards."""
         self.compiled = None
@@ -177,6 +196,69 @@ def said(value: Any) -> str:
     return str(name()) if name is not None else str(value)
 
 
+class OvDevice(ABC):
+    """Base of OpenVINO's devices: ``place`` is the library's name. ``probe`` is a property only a
+    present device tells, and asking an absent one says why."""
+
+    name: str
+    limits: ClassVar[Limits]
+    place: str
+    probe: str = "FULL_DEVICE_NAME"
+    remedy: str
+
+    def missing(self) -> str | None:
+        if find_spec("openvino") is None:
+            return MISSING
+        core = load_openvino().Core()
+        try:
+            core.get_property(self.place, self.probe)
+        except Exception as error:  # the backend's own types are not public
+            return self._absent(error)
+        return None
+
+    def _absent(self, error: Exception) -> str:
+        return f"OpenVINO has no {self.place} here ({reason(error)}); {self.remedy}"
+
+    def describe(self) -> dict[str, str]:
+        core = load_openvino().Core()
+        return {
+            "hardware": str(core.get_property(self.place, "FULL_DEVICE_NAME")),
+            **drivers(core, self.place),
+        }
+
+    @abstractmethod
+    def properties(
+        self, variant: Variant, options: DeviceOptions, capabilities: list[str]
+    ) -> dict[str, Any]:
+        """What a graph is compiled with; ``Session.properties`` tells what came of it."""
+
+    def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> Session:
+        core = load_openvino().Core()
+        try:
+            capabilities = core.get_property(self.place, "OPTIMIZATION_CAPABILITIES")
+            versions = self.describe()
+        except Exception as error:  # the backend's own types are not public
+            raise DeviceMissing(f"device {self.name}: {self._absent(error)}.") from error
+        properties = self.properties(variant, options, list(capabilities))
+        return compile_session(
+            core, file, variant, options, self.name, self.place, properties, versions
+        )
+
+
+# The driver's version, where a device has one.
+DRIVERS = ("NPU_DRIVER_VERSION", "GPU_DRIVER_VERSION")
+
+
+def drivers(core: Any, place: str) -> dict[str, str]:
+    """Versions a compiled graph depends on: the library's, the plugin's build, the driver's."""
+    supported = {str(key) for key in core.get_property(place, "SUPPORTED_PROPERTIES")}
+    told = {"openvino": str(load_openvino().__version__)}
+    for key in DRIVERS:
+        if key in supported:
+            told["driver"] = str(core.get_property(place, key))
+    return told
+
+
 def compile_session(
     core: Any,
     file: Path,
@@ -185,16 +267,30 @@ def compile_session(
     device: str,
     place: str,
     properties: Mapping[str, Any],
+    versions: Mapping[str, str],
 ) -> OvSession:
     """Compile ``file`` with the variant's shared weights, which lie beside it, on OpenVINO's device
     ``place``. The weights are mapped, not read."""
-    chosen = dict(properties)
-    if options.cache_dir is not None:
-        chosen["CACHE_DIR"] = str(options.cache_dir)
     weights = [file.parent / Path(name).name for name in variant.weights[:1]]
-    try:
-        model = core.read_model(file, *weights)
-        compiled = core.compile_model(model, place, chosen)
-        return OvSession(compiled, variant, device, file)
-    except Exception as error:  # the backend's own types are not public
-        raise DeviceError(f"{device} cannot compile {file.name}: {reason(error)}.") from error
+
+    def compiled(cache: Path | None = None) -> OvSession:
+        chosen = {**properties, **({"CACHE_DIR": str(cache)} if cache else {})}
+        try:
+            model = core.read_model(file, *weights)
+            graph = core.compile_model(model, place, chosen)
+            session = OvSession(graph, variant, device, file, len(model.get_ops()))
+            where = session.places_used()
+        except Exception as error:  # the backend's own types are not public
+            raise DeviceError(f"{device} cannot compile {file.name}: {reason(error)}.") from error
+        if not options.cpu_nodes and any(one.partition(".")[0] != place for one in where):
+            raise DeviceError(
+                f"{device} runs {file.name} on {', '.join(where)}, not on {place} alone; use "
+                "another device for it, or allow it with DeviceOptions(cpu_nodes=True)."
+            )
+        return session
+
+    if options.cache_dir is None:
+        return compiled()
+    said = {name: str(value) for name, value in properties.items()}
+    key = key_of(file, weights, device=device, options=said, versions=dict(versions))
+    return kept(options.cache_dir, key, compiled, compiled)

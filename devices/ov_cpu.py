@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from edgegen.manifest import Variant
 
-from .device import DeviceOptions, Limits, Session
+from .device import DeviceOptions, Limits
 from .machine import processor
-from .openvino import MISSING, compile_session, load_openvino
+from .openvino import OvDevice
 
 # Float32 arithmetic on float weights. A variant's settings come after: what it was checked with.
 EXACT = {
@@ -26,38 +24,26 @@ FAST = {
 }
 
 
-class OvCpu:
+class OvCpu(OvDevice):
     """x86-64 and Arm processors."""
 
     name = "ov-cpu"
+    place = "CPU"
+    remedy = "use ort-cpu"
     limits = Limits(
         formats=("openvino",),
         weight_formats=("fp32", "fp16", "bf16", "int8", "int4"),
         # Gathering rows inside costs what copying them in does, and more as a text grows.
         caches=("append", "stateful", "recurrent", "none"),
+        exercised="hardware",
     )
 
-    def missing(self) -> str | None:
-        try:
-            version("openvino")
-        except PackageNotFoundError:
-            return MISSING
-        return None
-
     def describe(self) -> dict[str, str]:
-        return {"hardware": processor(), "openvino": version("openvino")}
-
-    def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> Session:
-        core = load_openvino().Core()
-        properties = self.properties(
-            variant, options, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        )
-        return compile_session(core, file, variant, options, self.name, "CPU", properties)
+        return {**super().describe(), "hardware": processor()}
 
     def properties(
         self, variant: Variant, options: DeviceOptions, capabilities: list[str]
     ) -> dict[str, Any]:
-        """What a graph is compiled with; ``Session.properties`` tells what came of it."""
         if options.exact:
             chosen = {**EXACT, **variant.settings}
         else:

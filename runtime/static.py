@@ -6,6 +6,7 @@ back without it. Graphs are compiled when a size is first needed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -103,6 +104,10 @@ class StaticSession:
 
     def request(self) -> StaticRequest:
         return StaticRequest(self)
+
+    def placement(self) -> dict[str, int]:
+        """Of the sizes compiled so far, together."""
+        return dict(sum((Counter(one.placement()) for one in self._sessions.values()), Counter()))
 
     def close(self) -> None:
         with self._lock:

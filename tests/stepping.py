@@ -50,6 +50,9 @@ class TorchSession:
     def request(self) -> TorchRequest:
         return TorchRequest(self._family, self.graph.name)
 
+    def placement(self) -> dict[str, int]:
+        return {self.device: 1}
+
     def close(self) -> None: ...
 
 

@@ -361,8 +361,10 @@ def test_a_damaged_graph_is_one_line(tied: Written, tmp_path: Path) -> None:
 
 def test_a_compiled_graph_is_kept_where_the_caller_says(tied: Written, tmp_path: Path) -> None:
     cold = tied.steps(cache_dir=tmp_path).feed(TARGET)
-    assert list(tmp_path.glob("*.blob"))
+    blobs = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.blob")}
+    assert blobs
     np.testing.assert_array_equal(tied.steps(cache_dir=tmp_path).feed(TARGET), cold)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.blob")} == blobs
 
 
 def test_a_machine_without_openvino_is_told_what_to_install(

@@ -119,6 +119,9 @@ class Heard:
     def request(self) -> Request:
         return HeardRequest(self, self._session.request())
 
+    def placement(self) -> dict[str, int]:
+        return self._session.placement()
+
     def close(self) -> None:
         self._session.close()
 

@@ -1,0 +1,42 @@
+"""NVIDIA GPUs through ONNX Runtime's CUDA provider.
+
+Inputs and outputs are bound in the host's memory: each call copies them to the GPU and back, the
+cache among them, which small models feel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgegen.manifest import Variant
+
+from .device import DeviceOptions, Limits, Session
+from .onnxruntime import load_onnxruntime
+from .provider import OrtProvider
+
+
+class OrtCuda(OrtProvider):
+    """GPUs of compute capability 7.5 and later."""
+
+    name = "ort-cuda"
+    provider = "CUDAExecutionProvider"
+    remedy = (
+        "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' in its place"
+    )
+    limits = Limits(
+        formats=("onnx",),
+        weight_formats=("fp32", "fp16", "int8", "int4"),
+        caches=("append", "in_place", "recurrent", "none"),
+        # Sizes are computed where they are used: on the host.
+        cpu_ops=("Shape", "Size"),
+    )
+
+    def options(self, places: tuple[Any, ...], options: DeviceOptions) -> Mapping[str, str]:
+        return {"use_tf32": "0" if options.exact else "1"}
+
+    def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> Session:
+        # CUDA and cuDNN may come as wheels, which the loader does not search by itself.
+        load_onnxruntime().preload_dlls()
+        return super().compile(file, variant, options)
