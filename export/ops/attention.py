@@ -206,17 +206,21 @@ class AttentionOps(Primitives[V]):
         group = spec.heads // spec.kv_heads
         width = spec.heads * spec.head_dim
         if group == 1:
-            scores = self.capped(self.scale(self.matmul(q, keys), spec.scale), spec.softcap)
+            scores = self.capped(self.scores(q, keys, spec.scale), spec.softcap)
             scores = scores if mask is None else self.add(scores, mask)
             return self.merge(self.matmul(self.softmax(scores), values), width)
         folded = self.reshape(q, (0, spec.kv_heads, group, -1, spec.head_dim))
         wide = self.reshape(keys, (0, spec.kv_heads, 1, spec.head_dim, -1))
-        scores = self.capped(self.scale(self.matmul(folded, wide), spec.scale), spec.softcap)
+        scores = self.capped(self.scores(folded, wide, spec.scale), spec.softcap)
         if mask is not None:
             scores = self.add(scores, self.unsqueeze(mask, 2))
         tall = self.reshape(values, (0, spec.kv_heads, 1, -1, spec.head_dim))
         mixed = self.matmul(self.softmax(scores), tall)
         return self.merge(self.reshape(mixed, (0, spec.heads, -1, spec.head_dim)), width)
+
+    def scores(self, q: V, keys: V, scale: float) -> V:
+        """q k scale."""
+        return self.scale(self.matmul(q, keys), scale)
 
     def encode_attend(self, x: V, spec: SelfAttention, mask: V | None) -> V:
         """Bidirectional attention of an encoder; ``mask`` broadcasts to ``[B, heads, S, S]``."""

@@ -1,4 +1,4 @@
-"""The ``plain`` lowering with the decoder's keys filled up to a whole number of grains.
+"""The ``plain`` lowering as OpenVINO wants it: the decoder's keys in a whole number of grains.
 
 Libraries multiply by kernels made for a length, with another for what is left over, and sum in
 another order there. So a row would come out with other bits among several rows, whose call has
@@ -48,3 +48,8 @@ class GrainedOps(OnnxOps):
 
         wide = self.once(("whole grains", mask), widened)
         return super().attend_rows(q, keys, values, wide, spec)
+
+    def scores(self, q: str, keys: str, scale: float) -> str:
+        """Queries are scaled: OpenVINO would move a factor of the scores on to the keys, which are
+        as many as the source is long."""
+        return self.matmul(self.scale(q, scale), keys)
