@@ -32,7 +32,7 @@ MOST = 31
 # Drafters whose largest draft takes no longer than this, in plain calls, are asked for all of it.
 CHEAP = 0.1
 # What asking is hoped to bring before it was tried, in plain calls, and how fast it is learnt.
-HOPE, LEARN = 0.1, 0.05
+HOPE, LEARN = 0.5, 0.05
 # A draft that does not seem to pay is tried now and then, this long, after so many tokens: twice
 # as many after each that lost.
 PROBE = 2
@@ -181,16 +181,17 @@ class Auto:
         """What to ask for, before anything is known of the draft: all that may be, unless nodes
         cost much to propose."""
         known = self._known
-        if known.profit <= 0.0:
-            asking = known.silence.value if self._opened else known.first.value
-            if known.unasked * CURIOSITY * self._plain < asking:
-                return 0
-            self._wondering = True
-        node = known.node.value
-        if node * top <= CHEAP * self._plain:
-            return top
-        count, _ = self._best(known.acceptance.chain(known.kind, top), extra, top, node)
-        return max(count, min(PROBE, top)) if self._wondering else count
+        node, count = known.node.value, top
+        if node * top > CHEAP * self._plain:
+            count, _ = self._best(known.acceptance.chain(known.kind, top), extra, top, node)
+        if count and known.profit > 0.0:
+            return count
+        # The last draft's kind, or all of late, promise nothing; others may by now.
+        asking = known.silence.value if self._opened else known.first.value
+        if known.unasked * CURIOSITY * self._plain < asking + node * PROBE:
+            return 0
+        self._wondering = True
+        return max(count, min(PROBE, top))
 
     def _best(
         self, reach: Sequence[float], extra: Sequence[float], most: int, node: float = 0.0

@@ -314,3 +314,28 @@ def test_a_request_that_won_and_lost_leaves_no_debt_to_the_next() -> None:
         )
     assert auto.balance > KEEP * costs.of(1)
     assert Auto(known).balance == pytest.approx(KEEP * costs.of(1))
+
+
+def test_a_kind_that_falls_does_not_silence_the_others() -> None:
+    """Drafts cost something to propose, so what to ask for goes by the last draft's kind."""
+    costs = table(0.41, 0.665, 0.68, 0.7, 0.73, 0.78, 0.86, 0.96, 1.11, 1.11)
+    known = Experience(costs)
+    auto, drafted = Auto(known), 0
+    for step in range(3000):
+        limit = auto.limit(1)
+        falls = 300 <= step < 304
+        draft = Draft.chain(range(limit), evidence=1 if falls else 6)
+        draft = draft.first(auto.trim(draft, 1)) if limit else draft
+        kept = 0 if falls else len(draft)
+        drafted += len(draft) if step > 1000 else 0
+        auto.observe(
+            Facts(
+                draft=draft,
+                path=tuple(range(kept)),
+                kept=kept,
+                pending=1,
+                draft_seconds=5e-5 + 5e-5 * limit if limit else 0.0,
+                decode_seconds=costs.of(1 + len(draft)),
+            )
+        )
+    assert drafted > 10_000
