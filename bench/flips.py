@@ -29,7 +29,7 @@ HEADINGS = ("drafter", "tokens", "calls", "reruns", "flips", "flip rate", "witho
 
 def without_margin(pipeline: Pipeline) -> Pipeline:
     """The pipeline, told that its rows are equal bit for bit."""
-    variants = pipeline.engine.variants
+    variants = pipeline.engine.parts.variants
     for name in [name for name in variants if name.partition("+")[0] == "decode"]:
         precision = msgspec.structs.replace(variants[name].precision, rows="bit")
         variants[name] = msgspec.structs.replace(variants[name], precision=precision)

@@ -28,12 +28,12 @@ from ledger_models import DEVICES, INPUTS, MODELS, ONNX, Source, Subject, subjec
 
 from edgegen import GenerationOptions, Pipeline, load
 from edgegen.bundle import Bundle
+from edgegen.runtime.calibration import user_cache
 from edgegen.runtime.drafters import DRAFTERS
 from edgegen.runtime.drafters.base import Context, Drafter
 from edgegen.runtime.drafters.suffix import Corpus
 from edgegen.runtime.generation import Generation
 from edgegen.runtime.layout import first_path
-from edgegen.runtime.calibration import user_cache
 from edgegen.runtime.result import Result
 from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.verify import Draft

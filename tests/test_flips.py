@@ -73,11 +73,11 @@ def taken_for_equal(engine: Engine, equal: bool = True) -> Generator[None]:
     """Loops made inside believe that rows are equal bit for bit, and watch no margin."""
     variant = engine.variants["decode"]
     precision = msgspec.structs.replace(variant.precision, rows="bit" if equal else "rounding")
-    engine.variants["decode"] = msgspec.structs.replace(variant, precision=precision)
+    engine.parts.variants["decode"] = msgspec.structs.replace(variant, precision=precision)
     try:
         yield
     finally:
-        engine.variants["decode"] = variant
+        engine.parts.variants["decode"] = variant
 
 
 def drawn(count: int, seed: int) -> list[int]:

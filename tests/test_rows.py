@@ -78,7 +78,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     def bundle(name: str, form: str, weight_format: Any) -> Bundle:
         folder = tmp_path_factory.mktemp("bundle") / "b"
         case, said = MODELS[name]
-        asked = {"formats": (form,), "weight_format": weight_format, **said}
+        asked: dict[str, Any] = {"formats": (form,), "weight_format": weight_format, **said}
         return Bundle.open(write_bundle(folder, case, **asked))
 
     @cache

@@ -41,7 +41,7 @@ class Text:
         self.engine = Engine(bundle, device_named("ov-cpu"), DeviceOptions())
         variants = bundle.component("decode").variants
         (self.variant,) = (one for one in variants if one.cache.kind == kind)
-        self.engine.variants["decode"] = self.variant
+        self.engine.parts.variants["decode"] = self.variant
         self.source = [int(i) for i in np.random.default_rng(0).integers(3, 40, 14)]
         self.prompt = list(bundle.manifest.generation.start)
         self.memory: Memory | None = None
