@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edgegen.registry import Registry
 
-from .device import Device, DeviceOptions, Request, Session
+from .device import Device, DeviceOptions, Placement, Request, Session
 
 DEVICES: Registry[type[Device]] = Registry(
     "device",
@@ -25,7 +25,16 @@ PLUGINS: Registry[Callable[[str], Device]] = Registry(
     "kind of device library", {"ort": "edgegen.devices.ort_plugin:OrtPlugin"}
 )
 
-__all__ = ["DEVICES", "PLUGINS", "Device", "DeviceOptions", "Request", "Session", "device_named"]
+__all__ = [
+    "DEVICES",
+    "PLUGINS",
+    "Device",
+    "DeviceOptions",
+    "Placement",
+    "Request",
+    "Session",
+    "device_named",
+]
 
 
 def device_named(name: str) -> Device:

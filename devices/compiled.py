@@ -10,15 +10,19 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
+from time import time
 from typing import TypeVar
 
 from edgegen.errors import DeviceError
 
 T = TypeVar("T")
 SEAL = "entry.json"
+# An entry being written; one so old that nobody writes it any more.
+NEW, LEFT_SECONDS = ".new-", 86400.0
 
 
 def kept(
@@ -42,20 +46,30 @@ def kept(
         else:
             discard(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(mkdtemp(prefix=".new-", dir=folder.parent))
+        sweep(folder.parent)
+        fresh = Path(mkdtemp(prefix=NEW, dir=folder.parent))
+        try:
+            found = make(fresh)
+            if any(fresh.iterdir()):
+                seal(fresh, key)
+                publish(fresh, folder)
+            return found
+        finally:
+            discard(fresh)
     except OSError as error:
         raise DeviceError(
-            f"cache {root}: {error.strerror}; name a folder that can be written, or none."
+            f"compile cache {root}: {error.strerror or error}; name a folder with room that can be "
+            "written (--cache-dir), or none."
         ) from error
-    try:
-        found = make(fresh)
-        if any(fresh.iterdir()):
-            seal(fresh, key)
-            publish(fresh, folder)
-        return found
-    finally:
-        discard(fresh)
+
+
+def sweep(folder: Path) -> None:
+    """Make the folder, and take away what processes left that were killed while writing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{NEW}*"):
+        with suppress(OSError):  # another process was first
+            if time() - left.stat().st_mtime > LEFT_SECONDS:
+                discard(left)
 
 
 def publish(fresh: Path, folder: Path) -> None:

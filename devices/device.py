@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,7 +24,8 @@ class Limits:
     """What a device takes. ``formats`` and ``caches`` in order of preference.
 
     ``cpu_ops`` are operators it may leave to the CPU without being asked; where it leaves others,
-    compiling fails. ``exercised`` is what its code was run on: the hardware it is for, the vendor's
+    compiling fails. One that ``compiles_slowly`` is worth a cache of what it compiled.
+    ``exercised`` is what its code was run on: the hardware it is for, the vendor's
     simulator, other hardware in its place (``emulated``), or nothing.
     """
 
@@ -33,7 +34,17 @@ class Limits:
     caches: tuple[str, ...]
     static_shapes: bool = False
     cpu_ops: tuple[str, ...] = ()
+    compiles_slowly: bool = False
     exercised: Literal["hardware", "simulator", "emulated", "nothing"] = "nothing"
+
+    def takes(self, variant: Variant) -> bool:
+        """Whether graphs of this kind run there."""
+        return (
+            variant.format in self.formats
+            and variant.precision.weight_format in self.weight_formats
+            and variant.cache.kind in self.caches
+            and (variant.static or not self.static_shapes)
+        )
 
     @property
     def caveat(self) -> str:
@@ -51,14 +62,50 @@ class DeviceOptions:
     """Said once when a bundle is loaded. ``exact`` asks for float32 arithmetic on float graphs;
     False lets the device use what it declares faster (bfloat16, dynamic quantisation).
 
-    ``cpu_nodes`` lets the CPU compute what the device leaves. ``cache_dir`` keeps compiled graphs
-    of devices that take long to compile.
+    ``cpu_nodes`` lets the CPU compute what the device leaves. ``cache_dir`` keeps compiled graphs:
+    of every device that can give them out, or of those alone that compile slowly.
     """
 
     threads: int = 1
     exact: bool = True
     cpu_nodes: bool = False
     cache_dir: Path | None = None
+    cache: Literal["every", "slow"] = "every"
+
+    def cache_of(self, limits: Limits) -> Path | None:
+        """Where a device of these limits keeps what it compiled, if anywhere."""
+        return self.cache_dir if self.cache == "every" or limits.compiles_slowly else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the nodes of a compiled graph run, as the backend itself tells.
+
+    ``home`` is the backend's name of the device that was asked for; ``nodes`` counts them by place
+    and operator.
+    """
+
+    home: str
+    nodes: Mapping[tuple[str, str], int] = field(default_factory=dict[tuple[str, str], int])
+
+    @property
+    def places(self) -> dict[str, int]:
+        """Nodes by place."""
+        found: dict[str, int] = {}
+        for (place, _), count in self.nodes.items():
+            found[place] = found.get(place, 0) + count
+        return found
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Operators that run elsewhere, and how many nodes of each."""
+        return {op: count for (place, op), count in self.nodes.items() if place != self.home}
+
+    def __add__(self, other: Placement) -> Placement:
+        nodes = dict(self.nodes)
+        for key, count in other.nodes.items():
+            nodes[key] = nodes.get(key, 0) + count
+        return Placement(home=self.home, nodes=nodes)
 
 
 class Request(Protocol):
@@ -86,10 +133,7 @@ class Session(Protocol):
     @property
     def device(self) -> str: ...
     def request(self) -> Request: ...
-    def placement(self) -> dict[str, int]:
-        """How many nodes run where, by the backend's names, as the backend itself tells."""
-        ...
-
+    def placement(self) -> Placement: ...
     def close(self) -> None: ...
 
 

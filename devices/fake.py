@@ -12,7 +12,7 @@ from edgegen.errors import DeviceError
 from edgegen.graph import Graph
 from edgegen.manifest import Variant
 
-from .device import DeviceOptions, Feeds, Limits, Tensor
+from .device import DeviceOptions, Feeds, Limits, Placement, Tensor
 
 Function = Callable[[Feeds], Mapping[str, Tensor]]
 LOST = "the device was lost and does not come back; restart it, or use another"
@@ -86,9 +86,9 @@ class FakeSession:
             why = LOST if owner.lost else faults.words or f"call {call}"
             raise DeviceError(f"{self.device} failed to run {self.graph.name}: {why}.")
 
-    def placement(self) -> dict[str, int]:
+    def placement(self) -> Placement:
         """One function, whatever the graph."""
-        return {self.device: 1}
+        return Placement(home=self.device, nodes={(self.device, "function"): 1})
 
     def close(self) -> None:
         self.closed = True
@@ -105,7 +105,7 @@ class FakeDevice:
         faults: Faults | None = None,
         caches: tuple[str, ...] = ("append", "in_place", "recurrent", "none"),
     ) -> None:
-        self._functions = dict(functions)
+        self.functions = dict(functions)
         self.faults = faults or Faults()
         self.lost = False
         self.limits = Limits(
@@ -125,6 +125,6 @@ class FakeDevice:
         if self.lost:
             raise DeviceError(f"{self.name} cannot compile {file.name}: {LOST}.")
         refused = faults.compiling and graph.name in (faults.graphs or (graph.name,))
-        if refused or graph.name not in self._functions:
+        if refused or graph.name not in self.functions:
             raise DeviceError(f"{self.name} cannot compile {file.name}.")
-        return FakeSession(graph, self._functions[graph.name], self)
+        return FakeSession(graph, self.functions[graph.name], self)

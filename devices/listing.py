@@ -17,12 +17,14 @@ from .openvino import load_openvino, reason
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceEntry:
-    """``usable``: edgegen has a device of that name. ``why``: the reason it is not available."""
+    """``usable``: edgegen has a device of that name. ``why``: the reason it is not available;
+    ``caveat``: what is to be known before its results are believed."""
 
     name: str
     usable: bool
     available: bool
     why: str = ""
+    caveat: str = ""
     details: dict[str, str] = field(default_factory=dict[str, str])
 
 
@@ -42,6 +44,7 @@ def _table() -> list[DeviceEntry]:
                 usable=True,
                 available=why is None,
                 why=why or "",
+                caveat=device.limits.caveat,
                 details=device.describe() if why is None else {},
             )
         )

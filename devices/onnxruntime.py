@@ -19,7 +19,7 @@ from edgegen.graph import Graph, free_dims, resolve
 from edgegen.manifest import Variant
 
 from .compiled import kept, key_of
-from .device import DeviceOptions, Feeds, Tensor
+from .device import DeviceOptions, Feeds, Placement, Tensor
 
 # Sizes of call a request is ready for, and what their outputs may take together.
 FRAMES, FRAME_BYTES = 40, 1 << 25
@@ -163,8 +163,11 @@ class OrtRequest:
 class OrtSession:
     """A compiled ONNX graph."""
 
-    def __init__(self, inference: Any, variant: Variant, device: str, file: Path) -> None:
+    def __init__(
+        self, inference: Any, variant: Variant, device: str, file: Path, home: str
+    ) -> None:
         self.inference: Any = inference
+        self.home = home
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file
@@ -181,22 +184,13 @@ class OrtSession:
         """Free the session's memory; open requests must not run afterwards."""
         self.inference = None
 
-    def placement(self) -> dict[str, int]:
-        """How many nodes run on each provider, as the session recorded it when it was made."""
-        return dict(Counter(provider for provider, _ in assigned(self.inference)))
-
-    def left(self, provider: str) -> dict[str, int]:
-        """Operators that another provider computes, and how many nodes of each."""
-        return dict(Counter(op for place, op in assigned(self.inference) if place != provider))
-
-
-def assigned(inference: Any) -> list[tuple[str, str]]:
-    """Provider and operator of every node."""
-    return [
-        (str(part.ep_name), str(node.op_type))
-        for part in inference.get_provider_graph_assignment_info()
-        for node in part.get_nodes()
-    ]
+    def placement(self) -> Placement:
+        """Nodes by provider, as the session recorded it when it was made."""
+        parts = self.inference.get_provider_graph_assignment_info()
+        nodes = Counter(
+            (str(part.ep_name), str(node.op_type)) for part in parts for node in part.get_nodes()
+        )
+        return Placement(home=self.home, nodes=nodes)
 
 
 def address(array: Tensor) -> int:
@@ -220,15 +214,15 @@ class Provider:
     """An execution provider: the library's name of it, and its options.
 
     ``places`` are a plug-in's own devices; a provider that is built in has none. ``cpu_ops``
-    may be left to the CPU. With ``contexts`` it writes compiled graphs, which depend on
-    ``versions``.
+    may be left to the CPU. One that gives out what it compiled keeps it in ``cache``; that depends
+    on ``versions``.
     """
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     places: tuple[Any, ...] = ()
     cpu_ops: tuple[str, ...] = ()
-    contexts: bool = False
+    cache: Path | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -250,7 +244,7 @@ def compile_session(
         target = str(folder / "context.onnx")
         return made(file, ("ep.context_enable", "1"), ("ep.context_file_path", target))
 
-    if options.cache_dir is None or not provider.contexts:
+    if provider.cache is None:
         return made(file)
     key = key_of(
         file,
@@ -260,7 +254,7 @@ def compile_session(
         versions=dict(provider.versions),
         cpu_nodes=options.cpu_nodes,
     )
-    return kept(options.cache_dir, key, written, lambda folder: made(folder / "context.onnx"))
+    return kept(provider.cache, key, written, lambda folder: made(folder / "context.onnx"))
 
 
 def _session(
@@ -285,18 +279,33 @@ def _session(
             chosen = [(provider.name, dict(provider.options))]
             inference = ort.InferenceSession(str(graph), settings, providers=chosen)
         inference.disable_fallback()
-        session = OrtSession(inference, variant, device, file)
-        left = session.left(provider.name)
+        session = OrtSession(inference, variant, device, file, provider.name)
+        placement = session.placement()
     except Exception as error:  # the provider's own types are not public
         raise DeviceError(f"{device} cannot compile {file.name}: {first_line(error)}") from error
-    if not options.cpu_nodes and (undeclared := left.keys() - set(provider.cpu_ops)):
+    if fault := astray(placement, options, provider):
         session.close()
-        told = ", ".join(f"{count} {op}" for op, count in left.items() if op in undeclared)
-        raise DeviceError(
-            f"{device} leaves nodes of {file.name} to the CPU ({told}); use another device for it, "
-            "or allow it with DeviceOptions(cpu_nodes=True)."
-        )
+        raise DeviceError(f"{device} {fault.format(file=file.name)}")
     return session
+
+
+def astray(placement: Placement, options: DeviceOptions, provider: Provider) -> str:
+    """What is wrong with where the nodes came to run; empty where nothing is."""
+    left = placement.left
+    if left and provider.name not in placement.places:
+        # ONNX Runtime goes on without a provider that does not start.
+        return (
+            "runs no node of {file}: " + provider.name + " did not start, or takes none of them; "
+            "check the driver and its libraries, or use another device."
+        )
+    undeclared = [op for op in left if op not in provider.cpu_ops]
+    if options.cpu_nodes or not undeclared:
+        return ""
+    told = ", ".join(f"{left[op]} {op}" for op in undeclared)
+    return (
+        "leaves nodes of {file} to the CPU (" + told + "); use another device for it, or allow it "
+        "with DeviceOptions(cpu_nodes=True)."
+    )
 
 
 def session_options(ort: Any, options: DeviceOptions, provider: Provider) -> Any:

@@ -8,6 +8,7 @@ some processors is bfloat16 and int8 activations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +21,10 @@ from edgegen.graph import Dim, Graph
 from edgegen.manifest import Variant
 
 from .compiled import kept, key_of
-from .device import DeviceOptions, Feeds, Limits, Session, Tensor
+from .device import DeviceOptions, Feeds, Limits, Placement, Session, Tensor
 
+# Ends and weights of a graph, before and after compiling.
+NOT_RUN = frozenset(("Constant", "Const", "Parameter", "Input", "Result", "Output"))
 _STALE: Tensor = np.empty(0)  # stands for a feed that was copied
 MISSING = "OpenVINO is not installed; pip install edgegen[openvino]"
 
@@ -138,10 +141,17 @@ class OvSession:
     """A compiled IR graph."""
 
     def __init__(
-        self, compiled: Any, variant: Variant, device: str, file: Path, nodes: int
+        self,
+        compiled: Any,
+        variant: Variant,
+        device: str,
+        file: Path,
+        place: str,
+        read: Mapping[str, int],
     ) -> None:
         self.compiled: Any = compiled
-        self.nodes = nodes  # of the graph as it was read
+        self.home = place
+        self.read = read  # operators of the graph as it was read
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file
@@ -175,14 +185,19 @@ class OvSession:
         """The devices that compute, as the compiled graph tells."""
         return [str(name) for name in self.compiled.get_property("EXECUTION_DEVICES")]
 
-    def placement(self) -> dict[str, int]:
-        """Nodes by device: of the graph as it runs, or as it was read where the device, which then
-        compiled it whole, does not show the other. Several devices at once stand together."""
+    def placement(self) -> Placement:
+        """Nodes of the graph as it runs, or as it was read where the device, which then compiled it
+        whole, does not show the other. Several devices at once stand together."""
         try:
-            nodes = len(self.compiled.get_runtime_model().get_ops())
+            ops = self.compiled.get_runtime_model().get_ops()
+            found: Mapping[str, int] = Counter(
+                str(op.get_rt_info()["layerType"].astype(str)) for op in ops
+            )
         except Exception:  # of the library's own kind: compiled to one blob
-            nodes = self.nodes
-        return {"+".join(self.places_used()): nodes}
+            found = self.read
+        where = "+".join(name.partition(".")[0] for name in self.places_used())
+        nodes = {(where, op): count for op, count in found.items() if op not in NOT_RUN}
+        return Placement(home=self.home, nodes=nodes)
 
     def close(self) -> None:
         """Free the session's memory; open requests must not run afterwards."""
@@ -241,7 +256,15 @@ class OvDevice(ABC):
             raise DeviceMissing(f"device {self.name}: {self._absent(error)}.") from error
         properties = self.properties(variant, options, list(capabilities))
         return compile_session(
-            core, file, variant, options, self.name, self.place, properties, versions
+            core,
+            file,
+            variant,
+            self.name,
+            self.place,
+            properties,
+            versions,
+            options.cache_of(self.limits),
+            alone=not options.cpu_nodes,
         )
 
 
@@ -263,14 +286,17 @@ def compile_session(
     core: Any,
     file: Path,
     variant: Variant,
-    options: DeviceOptions,
     device: str,
     place: str,
     properties: Mapping[str, Any],
     versions: Mapping[str, str],
+    root: Path | None,
+    *,
+    alone: bool,
 ) -> OvSession:
     """Compile ``file`` with the variant's shared weights, which lie beside it, on OpenVINO's device
-    ``place``. The weights are mapped, not read."""
+    ``place``, and on no other where it is to be ``alone``. The weights are mapped, not read. What
+    was compiled is kept in ``root``, if any."""
     weights = [file.parent / Path(name).name for name in variant.weights[:1]]
 
     def compiled(cache: Path | None = None) -> OvSession:
@@ -278,19 +304,20 @@ def compile_session(
         try:
             model = core.read_model(file, *weights)
             graph = core.compile_model(model, place, chosen)
-            session = OvSession(graph, variant, device, file, len(model.get_ops()))
+            read = Counter(str(op.get_type_name()) for op in model.get_ops())
+            session = OvSession(graph, variant, device, file, place, read)
             where = session.places_used()
         except Exception as error:  # the backend's own types are not public
             raise DeviceError(f"{device} cannot compile {file.name}: {reason(error)}.") from error
-        if not options.cpu_nodes and any(one.partition(".")[0] != place for one in where):
+        if alone and any(one.partition(".")[0] != place for one in where):
             raise DeviceError(
                 f"{device} runs {file.name} on {', '.join(where)}, not on {place} alone; use "
                 "another device for it, or allow it with DeviceOptions(cpu_nodes=True)."
             )
         return session
 
-    if options.cache_dir is None:
+    if root is None:
         return compiled()
     said = {name: str(value) for name, value in properties.items()}
     key = key_of(file, weights, device=device, options=said, versions=dict(versions))
-    return kept(options.cache_dir, key, compiled, compiled)
+    return kept(root, key, compiled, compiled)

@@ -29,6 +29,7 @@ class OrtQnn(OrtProvider):
         weight_formats=("qdq", "fp16"),
         caches=("append", "recurrent", "none"),
         static_shapes=True,
+        compiles_slowly=True,
         exercised="simulator",
     )
 

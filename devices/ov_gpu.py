@@ -33,6 +33,7 @@ class OvGpu(OvDevice):
         formats=("openvino",),
         weight_formats=("fp32", "fp16", "int8", "int4"),
         caches=("append", "stateful", "recurrent", "none"),
+        compiles_slowly=True,
     )
 
     def properties(

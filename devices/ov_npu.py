@@ -23,6 +23,7 @@ class OvNpu(OvDevice):
         weight_formats=("fp16", "int8", "int4"),
         caches=("append", "recurrent", "none"),
         static_shapes=True,
+        compiles_slowly=True,
     )
 
     def describe(self) -> dict[str, str]:

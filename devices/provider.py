@@ -82,7 +82,7 @@ class OrtProvider(ABC):
             options=self.options(places, options),
             places=places,
             cpu_ops=self.limits.cpu_ops,
-            contexts=self.contexts,
+            cache=options.cache_of(self.limits) if self.contexts else None,
             versions=self.describe(),
         )
         return compile_session(file, variant, options, self.name, provider)

@@ -21,6 +21,9 @@ from .placement import Placed, Places, by_part, planned
 from .sources import SourceCache
 from .tokenizer import Tokenizer, load_tokenizer
 
+# The user's cache, for devices that take long to compile.
+AUTO = "auto"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
@@ -35,7 +38,7 @@ class Loading:
     fallback: Sequence[str]
     placement: str | Path | None
     source_cache_bytes: int
-    cache_dir: Path | None
+    cache_dir: str | Path | None
     verify: bool
     draft_model: str | Path | None
     draft_device: str | None
@@ -78,13 +81,20 @@ class Loading:
     def measure(self, engine: Engine, warn: Callable[[str], None]) -> None:
         """What drafts cost here, if it was asked for."""
         if self.calibrate and "decode" in engine.variants:
-            store = Store((self.cache_dir or user_cache()) / "calibration")
+            store = Store((engine.parts.options.cache_dir or user_cache()) / "calibration")
             retried(partial(engine.speculation.calibrate, engine, store, warn), engine.give_way)
 
     def _options(self, threads: int) -> DeviceOptions:
         if threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}.")
-        return DeviceOptions(threads=threads, exact=self.exact, cache_dir=self.cache_dir)
+        usual = self.cache_dir == AUTO
+        given = None if self.cache_dir is None else Path(self.cache_dir)
+        return DeviceOptions(
+            threads=threads,
+            exact=self.exact,
+            cache_dir=user_cache() if usual else given,
+            cache="slow" if usual else "every",
+        )
 
     def _companion(
         self,

@@ -14,7 +14,7 @@ from threading import Lock
 from time import perf_counter
 
 from edgegen.bundle import Bundle
-from edgegen.devices import Device, DeviceOptions, Request, Session
+from edgegen.devices import Device, DeviceOptions, Placement, Request, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import BundleError, DeviceError, InputError, UnknownName
 from edgegen.graph import Graph
@@ -220,7 +220,7 @@ class PartSession:
     def request(self) -> Request:
         return PartRequest(self.inner.request(), self)
 
-    def placement(self) -> dict[str, int]:
+    def placement(self) -> Placement:
         return self.inner.placement()
 
     def close(self) -> None:

@@ -251,7 +251,7 @@ def load(
     fallback: Sequence[str] = (),
     placement: str | Path | None = None,
     source_cache_bytes: int = 0,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     verify: bool = True,
     draft_model: str | Path | None = None,
     draft_device: str | None = None,
@@ -274,8 +274,9 @@ def load(
     that the drafter ``suffix``, alone, in a combination or in ``auto``, may copy from; it takes
     about half a kilobyte of memory a token. ``calibrate`` measures what drafts cost here, once for
     all loads alike and in about a second: ``draft="auto"`` needs it. ``cache_dir`` keeps what was
-    compiled and measured; measurements go to the user's cache where none is given. Raises
-    ``BundleError``, ``UnknownName``, ``DeviceError``, and ``InputError`` for arguments at odds.
+    compiled and measured; ``"auto"`` is the user's cache, for what devices compile slowly. Without
+    one nothing compiled is kept, and measurements go to the user's cache. Raises ``BundleError``,
+    ``UnknownName``, ``DeviceError``, and ``InputError`` for arguments at odds.
     """
     start = perf_counter()
     loading = Loading(

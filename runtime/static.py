@@ -6,17 +6,18 @@ back without it. Graphs are compiled when a size is first needed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
+from operator import add
 from threading import Lock
 from time import perf_counter
 from typing import cast
 
 import numpy as np
 
-from edgegen.devices import Request, Session
+from edgegen.devices import Placement, Request, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.devices.machine import resident_bytes
 from edgegen.errors import CacheFull, InputError
@@ -105,9 +106,9 @@ class StaticSession:
     def request(self) -> StaticRequest:
         return StaticRequest(self)
 
-    def placement(self) -> dict[str, int]:
+    def placement(self) -> Placement:
         """Of the sizes compiled so far, together."""
-        return dict(sum((Counter(one.placement()) for one in self._sessions.values()), Counter()))
+        return reduce(add, (one.placement() for one in self._sessions.values()))
 
     def close(self) -> None:
         with self._lock:

@@ -24,9 +24,7 @@ def choose_variant(
     fits = [
         variant
         for variant in found
-        if variant.format in limits.formats
-        and variant.precision.weight_format in limits.weight_formats
-        and variant.cache.kind in limits.caches
+        if limits.takes(variant)
         and variant.static == static
         and (precision is None or variant.precision.weight_format == precision)
     ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgegen.devices.device import Feeds, Session, Tensor
+from edgegen.devices.device import Feeds, Placement, Session, Tensor
 from edgegen.export.families.base import Family
 from edgegen.export.ops.specs import HIDDEN
 from edgegen.export.ops.torch_ops import TorchOps
@@ -50,8 +50,8 @@ class TorchSession:
     def request(self) -> TorchRequest:
         return TorchRequest(self._family, self.graph.name)
 
-    def placement(self) -> dict[str, int]:
-        return {self.device: 1}
+    def placement(self) -> Placement:
+        return Placement(home=self.device)
 
     def close(self) -> None: ...
 

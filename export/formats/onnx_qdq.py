@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize
 from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 
-from edgegen.devices import DeviceOptions, Session, device_named
+from edgegen.devices import DeviceOptions, Placement, Session, device_named
 from edgegen.devices.device import Feeds, Request, Tensor
 from edgegen.errors import ExportError
 from edgegen.graph import Graph
@@ -119,7 +119,7 @@ class Heard:
     def request(self) -> Request:
         return HeardRequest(self, self._session.request())
 
-    def placement(self) -> dict[str, int]:
+    def placement(self) -> Placement:
         return self._session.placement()
 
     def close(self) -> None:

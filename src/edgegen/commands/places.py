@@ -66,10 +66,11 @@ Exact = Annotated[
     ),
 ]  # fmt: skip
 CacheDir = Annotated[
-    Path | None,
+    str,
     option(
         "--cache-dir", panel=PLACE, metavar="DIR",
-        help="Where a device may keep compiled graphs. Default: nowhere.",
+        help="Where devices keep compiled graphs: a folder; auto, the user's cache, for those that "
+        "take long to compile (GPU, NPU); or none.",
     ),
 ]  # fmt: skip
 NoVerify = Annotated[

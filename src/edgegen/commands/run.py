@@ -102,7 +102,7 @@ def run(
     static: places.Static = False,
     exact: places.Exact = True,
     source_cache: places.SourceCache = None,
-    cache_dir: places.CacheDir = None,
+    cache_dir: places.CacheDir = "auto",
     no_verify: places.NoVerify = False,
 ) -> None:  # fmt: skip
     generate(ctx.params)
@@ -139,7 +139,7 @@ def generate(typed: dict[str, Any]) -> None:
         fallback=words(typed["fallback"] or ""),
         placement=plan_of(typed),
         source_cache_bytes=int(2**20 * (typed["source_cache"] or 0)),
-        cache_dir=typed["cache_dir"],
+        cache_dir=None if typed["cache_dir"] == "none" else typed["cache_dir"],
         verify=not typed["no_verify"],
         draft_model=typed["draft_model"],
         draft_device=typed["draft_device"],
