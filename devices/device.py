@@ -23,6 +23,8 @@ Feeds = Mapping[str, Tensor]
 class Limits:
     """What a device takes. ``formats`` and ``caches`` in order of preference.
 
+    ``memories`` are the forms of a source's keys and values.
+
     ``cpu_ops`` are operators it may leave to the CPU without being asked; where it leaves others,
     compiling fails. One that ``compiles_slowly`` is worth a cache of what it compiled.
     ``exercised`` is what its code was run on: the hardware it is for, the vendor's
@@ -32,6 +34,7 @@ class Limits:
     formats: tuple[str, ...]
     weight_formats: tuple[str, ...]
     caches: tuple[str, ...]
+    memories: tuple[str, ...] = ("fp32",)
     static_shapes: bool = False
     cpu_ops: tuple[str, ...] = ()
     compiles_slowly: bool = False
@@ -43,6 +46,7 @@ class Limits:
             variant.format in self.formats
             and variant.precision.weight_format in self.weight_formats
             and variant.cache.kind in self.caches
+            and variant.precision.memory in self.memories
             and (variant.static or not self.static_shapes)
         )
 

@@ -20,6 +20,7 @@ class OrtCpu:
         formats=("onnx",),
         weight_formats=("fp32", "fp16", "int8", "int4", "qdq"),
         caches=("in_place", "recurrent", "append", "none"),
+        memories=("fp32", "int8"),
         exercised="hardware",
     )
 

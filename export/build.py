@@ -117,7 +117,12 @@ def gate(
     """Check every format; a decode graph whose rows were seen bit-equal is marked so."""
     if not options.parity:
         return tuple(
-            Parity(format=kind, weight_format=options.weight_format, skipped=True)
+            Parity(
+                format=kind,
+                weight_format=options.weight_format,
+                memory=options.memory,
+                skipped=True,
+            )
             for kind in options.formats
         )
     say("computing the reference in torch")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgegen.errors import ExportError
+from edgegen.manifest import MemoryFormat
 from edgegen.registry import unknown
 
 WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4", "qdq"]
@@ -17,6 +18,7 @@ WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 CACHES: tuple[CacheKind, ...] = ("append", "stateful")
 TAPS = ("topk", "hidden")
+MEMORIES: tuple[MemoryFormat, ...] = ("fp32", "int8")
 MOST_STATIC = 2**15
 
 
@@ -74,6 +76,8 @@ class ExportOptions:
     ``hidden``, what the logits are made of, for classifiers of conditions.
     ``caches`` are the ways an OpenVINO decoder may hold keys and values, a graph each over the same
     weights: outside it (``append``) or inside (``stateful``).
+    ``memory`` is how the source's keys and values are held: ``int8`` is a quarter of the bytes a
+    step reads, for decoders whose source has one length.
     ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights; with
     ``qdq`` those of any size are in fp32. ``calibration`` are the texts its scales come from, by
     default the parity prompts.
@@ -91,6 +95,7 @@ class ExportOptions:
     min_agreement: float = 0.9
     taps: tuple[str, ...] = ()
     caches: tuple[CacheKind, ...] = ("append",)
+    memory: MemoryFormat = "fp32"
     static: StaticSizes | None = None
     calibration: tuple[str, ...] = ()
     task: str | None = None
@@ -117,6 +122,13 @@ class ExportOptions:
             faults.append(f"caches {', '.join(self.caches) or 'none'} (use each once)")
         if "stateful" in self.caches and "openvino" not in self.formats:
             faults.append("a stateful cache is OpenVINO's (use --format openvino, or no --cache)")
+        if self.memory not in MEMORIES:
+            faults.append(unknown("memory", self.memory, list(MEMORIES)).rstrip("."))
+        if self.memory == "int8" and (self.formats != ("onnx",) or self.static is not None):
+            faults.append(
+                "a memory in int8 is of ONNX graphs of any size (use --format onnx and no "
+                "--static, or no --memory)"
+            )
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")
         if self.weight_format not in WEIGHT_FORMATS:

@@ -21,7 +21,7 @@ import numpy as np
 from edgegen.devices import DeviceOptions, Session, device_named
 from edgegen.errors import ExportError, ParityError
 from edgegen.frame import frame_of
-from edgegen.manifest import Parity, PromptParity, Variant
+from edgegen.manifest import Parity, PromptParity, Variant, held_as
 
 from .checkpoint import TokenizerFiles
 from .families.base import Family
@@ -91,6 +91,7 @@ class Gate:
         parity = Parity(
             format=decode.format,
             weight_format=decode.precision.weight_format,
+            memory=decode.precision.memory,
             reference=self.name,
             max_error=max(prompt.error for prompt in prompts),
             rows_error=rows,
@@ -164,7 +165,7 @@ def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its tok
     """Raises ``ParityError`` with the worst prompt. ``agrees`` is what agreement is a share of."""
     worst = max(parity.prompts, key=lambda prompt: (1 - prompt.agreement, prompt.error))
     where = f"on prompt {worst.prompt[:40]!r}"
-    if parity.weight_format == "fp32":
+    if parity.weight_format == "fp32" and parity.memory == "fp32":
         limit = TOLERANCE[parity.format]
         if not parity.max_error <= limit:  # a NaN must fail too
             raise ParityError(
@@ -174,9 +175,10 @@ def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its tok
             )
     elif not parity.agreement >= options.min_agreement:
         raise ParityError(
-            f"{parity.format} {parity.weight_format}: {agrees} as the checkpoint does at "
+            f"{parity.format} {held_as(parity)}: {agrees} as the checkpoint does at "
             f"{parity.agreement:.1%}, needed {options.min_agreement:.0%}, worst {where} "
-            f"({worst.agreement:.0%}); use int8, a smaller --group-size, or lower --min-agreement."
+            f"({worst.agreement:.0%}); use int8, a smaller --group-size, "
+            "a memory in fp32, or lower --min-agreement."
         )
 
 

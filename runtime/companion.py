@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgegen.bundle import Bundle
 from edgegen.devices import Device, DeviceOptions, device_named
 from edgegen.errors import BundleError, InputError
+from edgegen.graph import Port
 from edgegen.manifest import Manifest
 
 from .drafters.model import DraftModel
@@ -162,8 +163,8 @@ def check_pair(draft: Bundle, target: Bundle, *, shared: bool) -> None:
         wrong = sorted(name for name in needs if needs[name] != has.get(name))
         if wrong:
             raise BundleError(
-                f"{draft.path}: it is made to share the encoder of {target.path}, whose "
-                f"{wrong[0]} is {has.get(wrong[0], 'not there')}, expected {needs[wrong[0]]}."
+                f"{draft.path}: it is made to share the encoder of {target.path}, which gives "
+                f"{has.get(wrong[0], f'no {wrong[0]}')}, expected {needs[wrong[0]]}."
             )
         return
     mine, theirs = source_of(draft.manifest), source_of(target.manifest)
@@ -179,10 +180,10 @@ def check_pair(draft: Bundle, target: Bundle, *, shared: bool) -> None:
         )
 
 
-def memory_ports(manifest: Manifest) -> dict[str, tuple[int | str, ...]]:
-    """The shapes of what a decoder reads of its encoder."""
+def memory_ports(manifest: Manifest) -> dict[str, Port]:
+    """What a decoder reads of its encoder."""
     graph = manifest.components["decode"].variants[0].graph
-    return {port.name: port.shape for port in graph.inputs if port.name.startswith("cross_")}
+    return {port.name: port for port in graph.inputs if port.name.startswith("cross_")}
 
 
 def source_of(manifest: Manifest) -> str:

@@ -101,9 +101,14 @@ class Decoder:
         self._takes_visible = "visible" in self._names
         self._takes_places = "key_positions" in self._names
         self._request = session.request()
+        outputs = {port.name for port in variant.graph.outputs}
         for name, array in (memory or {}).items():
             if name in self._names:
                 self._request.bind(name, array)
+            # A graph that gives its memory back changes nothing in it: one array, and no copy.
+            part, _, layer = name.rpartition("_")
+            if (back := f"{part}_out_{layer}") in outputs:
+                self._request.bind(back, array)
         # The model's limit is one of positions: a tree has more rows.
         self._lineage = Lineage() if branching else None
         most = 0 if branching else limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgegen.bundle import Bundle
 from edgegen.devices import Device
 from edgegen.errors import BundleError
-from edgegen.manifest import Variant
+from edgegen.manifest import Variant, held_as
 
 
 def choose_variant(
@@ -47,7 +47,7 @@ def choose_variant(
 
 
 def described(variant: Variant) -> str:
-    return f"{variant.format} {variant.precision.weight_format}" + " static" * variant.static
+    return f"{variant.format} {held_as(variant.precision)}" + " static" * variant.static
 
 
 def sizes_of(bundle: Bundle, component: str, chosen: Variant) -> list[Variant]:

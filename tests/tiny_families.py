@@ -38,7 +38,7 @@ from edgegen.export.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 from edgegen.export.families import family_of
 from edgegen.export.options import CacheKind, ExportOptions, Format, StaticSizes, WeightFormat
 from edgegen.export.sources.marian import _shapes  # pyright: ignore[reportPrivateUsage]
-from edgegen.manifest import GenerationDefaults, Tokenizer
+from edgegen.manifest import GenerationDefaults, MemoryFormat, Tokenizer
 
 __all__ = [
     "CASES",
@@ -161,6 +161,7 @@ def write_bundle(
     group_size: int = 32,
     task: str | None = None,
     static: StaticSizes | None = None,
+    memory: MemoryFormat = "fp32",
     words: TokenizerFiles | None = None,
     **overrides: Any,
 ) -> Path:
@@ -180,6 +181,7 @@ def write_bundle(
         taps=taps,
         caches=caches,
         static=static,
+        memory=memory,
     )
     check_task(options, family)
     with BundleWriter(folder) as writer:

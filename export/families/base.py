@@ -13,7 +13,15 @@ from typing import Any, ClassVar, Literal
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import Encoding, GenerationDefaults, Image, Infill, Speech, Translation
+from edgegen.manifest import (
+    Encoding,
+    GenerationDefaults,
+    Image,
+    Infill,
+    MemoryFormat,
+    Speech,
+    Translation,
+)
 
 from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
@@ -132,13 +140,13 @@ class Family(ABC):
         """The checkpoint's weights under the names of transformers' class for the task."""
         return self.checkpoint.weights
 
-    def graph(self, name: str, cache_kind: str) -> Graph:
-        """Ports of ``encode``, ``decode`` or ``features`` for one kind of cache."""
+    def graph(self, name: str, cache_kind: str, memory: MemoryFormat = "fp32") -> Graph:
+        """Ports of ``encode``, ``decode`` or ``features`` for one kind of cache and of memory."""
         if name == "features":
             return features_graph(self.shape, self.speech())
         if name == "encode":
-            return encode_graph(self.shape)
-        return decode_graph(self.shape, cache_kind)
+            return encode_graph(self.shape, memory)
+        return decode_graph(self.shape, cache_kind, memory)
 
     def graph_names(self) -> tuple[str, ...]:
         if not self.shape.encoder:
@@ -160,7 +168,7 @@ def features_graph(shape: Shape, speech: Speech | None) -> Graph:
     )
 
 
-def encode_graph(shape: Shape) -> Graph:
+def encode_graph(shape: Shape, memory: MemoryFormat = "fp32") -> Graph:
     sources = {
         "ids": _port("input_ids", "int64", "B", "S"),
         "features": _port("features", "float32", "B", shape.feature_bins, shape.feature_frames),
@@ -170,19 +178,26 @@ def encode_graph(shape: Shape) -> Graph:
     inputs = [sources[shape.source]]
     if shape.source_masked:
         inputs.append(_port("source_mask", "float32", "B", "S"))
-    return Graph(name="encode", inputs=tuple(inputs), outputs=tuple(_memory(shape)))
+    return Graph(name="encode", inputs=tuple(inputs), outputs=tuple(_memory(shape, memory)))
 
 
-def _memory(shape: Shape) -> list[Port]:
+def _memory(shape: Shape, memory: MemoryFormat) -> list[Port]:
+    """Keys and values of the source, those of 8 bits with their scales."""
+    found: list[Port] = []
+    for name in (f"{part}_{i}" for i in range(shape.cross_layers) for part in ("key", "value")):
+        found.append(_remembered(shape, f"cross_{name}", "int8" if memory == "int8" else "float32"))
+        if memory == "int8":
+            width = shape.cross_heads * (shape.cross_head_dim or shape.head_dim)
+            found.append(_port(f"cross_scale_{name}", "float32", "B", 1, width))
+    return found
+
+
+def _remembered(shape: Shape, name: str, dtype: str) -> Port:
     dim, length = shape.cross_head_dim or shape.head_dim, shape.source_length or "S"
-    return [
-        _port(f"cross_{part}_{i}", "float32", "B", shape.cross_heads, length, dim)
-        for i in range(shape.cross_layers)
-        for part in ("key", "value")
-    ]
+    return _port(name, dtype, "B", shape.cross_heads, length, dim)
 
 
-def decode_graph(shape: Shape, cache_kind: str) -> Graph:
+def decode_graph(shape: Shape, cache_kind: str, memory: MemoryFormat = "fp32") -> Graph:
     inputs = [
         _port("tokens", "int64", "B", "n"),
         _port("positions", "int64", "B", "n"),
@@ -196,12 +211,14 @@ def decode_graph(shape: Shape, cache_kind: str) -> Graph:
     if shape.encoder:
         if shape.source_masked:
             inputs.append(_port("source_mask", "float32", "B", "S"))
-        inputs += _memory(shape)
+        inputs += _memory(shape, memory)
     outputs = [_port("logits", "float32", "B", "m", shape.vocabulary)]
     for i in range(shape.layers):
         cache_in, cache_out = _cache_ports(shape, cache_kind, i)
         inputs += cache_in
         outputs += cache_out
+    for i in range(shape.cross_layers if memory == "int8" else 0):
+        outputs += [_remembered(shape, f"cross_{p}_out_{i}", "int8") for p in ("key", "value")]
     return Graph(name="decode", inputs=tuple(inputs), outputs=tuple(outputs))
 
 

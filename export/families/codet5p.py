@@ -20,7 +20,7 @@ from msgspec.structs import replace as replace_fields
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph
-from edgegen.manifest import Encoding, GenerationDefaults
+from edgegen.manifest import Encoding, GenerationDefaults, MemoryFormat
 
 from ..checkpoint import Array, Checkpoint, Pooling, Weight
 from ..ops.base import Ops, V
@@ -78,10 +78,10 @@ class CodeT5p(Family):
     def graph_names(self) -> tuple[str, ...]:
         return ("encode",) if self.task == "feature-extraction" else super().graph_names()
 
-    def graph(self, name: str, cache_kind: str) -> Graph:
+    def graph(self, name: str, cache_kind: str, memory: MemoryFormat = "fp32") -> Graph:
         if self.task == "feature-extraction":
             return encoder_graph(embedding_ports(self.encoder.width))
-        return super().graph(name, cache_kind)
+        return super().graph(name, cache_kind, memory)
 
     def encoding(self) -> Encoding | None:
         if self.task != "feature-extraction":

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from edgegen.errors import CheckpointError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import Encoding, GenerationDefaults
+from edgegen.manifest import Encoding, GenerationDefaults, MemoryFormat
 
 from ..checkpoint import Checkpoint, Pooling, Weight
 from ..ops.base import Ops, V
@@ -76,7 +76,7 @@ class EncoderFamily(Family):
     def graph_names(self) -> tuple[str, ...]:
         return ("encode",)
 
-    def graph(self, name: str, cache_kind: str) -> Graph:
+    def graph(self, name: str, cache_kind: str, memory: MemoryFormat = "fp32") -> Graph:
         labels = len(self.labels)
         outputs: Mapping[str, tuple[Port, ...]] = {
             "feature-extraction": embedding_ports(self.width),

@@ -17,6 +17,7 @@ from edgegen.manifest import Cache, Precision, Variant
 
 from ..families.base import Family, Shape
 from ..ops.fused_ops import FusedOps
+from ..ops.memory_ops import MemoryOps, check_memory
 from ..ops.onnx_ops import OnnxOps, value_info
 from ..options import ExportOptions
 from ..quantisers import QUANTISERS
@@ -67,6 +68,10 @@ def cache_kind(shape: Shape) -> str:
 def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
     """Write every graph of the family into ``folder``; variants by component, ``decode+topk``
     being a further variant of ``decode``."""
+    kind_of_ops: type[FusedOps] = FusedOps
+    if options.memory == "int8":
+        check_memory(family)
+        kind_of_ops = MemoryOps
     folder.mkdir(parents=True, exist_ok=True)
     weights = family.weights()
     quantiser: Quantiser | None = None
@@ -80,8 +85,8 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     with closing(WeightFile(folder / "weights.data")) as file:
         for name in family.graph_names():
             dense = name == "features"
-            ops = FusedOps(
-                family.graph(name, kind),
+            ops = kind_of_ops(
+                family.graph(name, kind, options.memory),
                 weights,
                 file,
                 half=options.weight_format == "fp16" and not dense,
@@ -146,12 +151,17 @@ def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precisi
     """Rows count as independent up to rounding until the parity gate has seen them bit-equal."""
     if quantiser is None:
         wide = options.weight_format == "qdq"  # of static graphs only
-        return Precision(weight_format="fp32" if wide else options.weight_format, rows="rounding")
+        return Precision(
+            weight_format="fp32" if wide else options.weight_format,
+            rows="rounding",
+            memory=options.memory,
+        )
     return Precision(
         weight_format=options.weight_format,
         group_size=options.group_size,
         symmetric=options.sym,
         rows="rounding",
+        memory=options.memory,
         imported=len(quantiser.tally.imported),
         requantised=len(quantiser.tally.requantised),
     )

@@ -10,7 +10,7 @@ import msgspec
 
 from edgegen.bundle import Bundle
 from edgegen.bundle_rules import shown
-from edgegen.manifest import Encoding, Manifest, Parity, Variant
+from edgegen.manifest import Encoding, Manifest, Parity, Variant, held_as
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,7 +126,7 @@ def _variant_table(manifest: Manifest) -> Table:
                 table,
                 name,
                 f"{variant.format} {variant.lowering}",
-                variant.precision.weight_format,
+                held_as(variant.precision),
                 str(variant.precision.group_size or "-"),
                 {"bit": "exact", "rounding": "to rounding"}[variant.precision.rows],
                 variant.cache.kind,
@@ -149,7 +149,7 @@ def _parity_table(parity: tuple[Parity, ...]) -> Table:
         "Parity with the checkpoint", "variant", "agreement", "logit error", "rows error", "prompts"
     )
     for found in parity:
-        variant = f"{found.format} {found.weight_format}"
+        variant = f"{found.format} {held_as(found)}"
         if found.skipped:
             _row(table, variant, "not measured", "-", "-", "-")
             continue

@@ -18,6 +18,7 @@ SCHEMA_VERSION = "2.0"
 
 CacheKind = Literal["none", "append", "in_place", "stateful", "recurrent"]
 RowIndependence = Literal["bit", "rounding"]
+MemoryFormat = Literal["fp32", "int8"]
 
 # Bytes of a file, elements, parameters: nothing edgegen is for reaches 1 Ti of anything.
 Count = Annotated[int, Meta(ge=0, le=2**40)]
@@ -65,12 +66,14 @@ class Precision(Part, frozen=True, kw_only=True):
     of the other rows of a call bit for bit or up to rounding.
 
     ``qdq``: weights of 8 bits and activations of 16, scales of both fixed at the export.
+    ``memory``: how ``encode`` leaves keys and values of the source and ``decode`` reads them.
     """
 
     weight_format: Literal["fp32", "fp16", "bf16", "int8", "int4", "qdq"]
     group_size: Small = 0
     symmetric: bool = True
     rows: RowIndependence = "bit"
+    memory: MemoryFormat = "fp32"
     requantised: Count = 0  # matrices that were already quantised and had to be quantised anew
     imported: Count = 0  # matrices whose quantised codes were taken over exactly
 
@@ -284,6 +287,7 @@ class Parity(Part, frozen=True, kw_only=True):
 
     format: str
     weight_format: str
+    memory: MemoryFormat = "fp32"
     skipped: bool = False
     reference: str = ""
     max_error: Magnitude = 0.0
@@ -343,6 +347,12 @@ class Manifest(Part, frozen=True, kw_only=True):
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+
+def held_as(numbers: Precision | Parity) -> str:
+    """``int8``, and where the memory is narrower than usual ``int8, memory int8``."""
+    narrow = "" if numbers.memory == "fp32" else f", memory {numbers.memory}"
+    return f"{numbers.weight_format}{narrow}"
 
 
 def json_schema() -> dict[str, Any]:
