@@ -35,6 +35,10 @@ EarlyStopping = Literal["never"] | bool
 # Rows no beam follows any more are dropped when there are this many and a quarter of all.
 FEWEST_DEAD = 16
 RUNNING = Cut(0)
+# Values of a block, of which ``largest`` looks at the peak first.
+BLOCK = 128
+# A sum of log-probabilities, its token, what that follows, the row's values and its place.
+Offer = tuple[np.float32, int, "Beam", Row, int]
 
 
 class BeamOptions(Protocol):
@@ -215,8 +219,8 @@ class BeamSearch(Generation):
     ) -> list[Candidate]:
         """The best continuations, enough that ``width`` go on though all end tokens are there."""
         most = max(2, 1 + len(self.ends)) * width
-        found: list[Candidate] = []
         asked = self.options.logprobs
+        offers: list[Offer] = []
         for beam in group.beams:
             row = self._call(beam)
             values = rows.filtered(row, beam.tokens)
@@ -226,14 +230,17 @@ class BeamSearch(Generation):
                     values[token] -= np.float32(self.options.diversity_penalty * count)
             totals = values + beam.score
             for token in self._looked_at(beam, totals, most):
-                logprobs = beam.logprobs
-                if asked is not None:
-                    logprobs = (*logprobs, log_probabilities(values, token, asked))
-                tokens = (*beam.tokens, token)
-                place = self._first + row
-                new = Beam(tokens, totals[token], place, logprobs, beam.condition)
-                ended = token in self.ends or len(tokens) >= self.max_new_tokens
-                found.append(self._judged(new, Cut(len(tokens), "stop") if ended else None))
+                offers.append((totals[token], token, beam, values, self._first + row))
+        if self.condition is None:  # a condition may want one of the others
+            offers = sorted(offers, key=lambda offer: -offer[0])[:most]
+        found: list[Candidate] = []
+        for total, token, beam, values, place in offers:
+            logprobs = beam.logprobs
+            if asked is not None:
+                logprobs = (*logprobs, log_probabilities(values, token, asked))
+            new = Beam((*beam.tokens, token), total, place, logprobs, beam.condition)
+            ended = token in self.ends or len(new.tokens) >= self.max_new_tokens
+            found.append(self._judged(new, Cut(len(new.tokens), "stop") if ended else None))
         return best_first(found)[:most]
 
     def _looked_at(self, beam: Beam, totals: Row, most: int) -> list[int]:
@@ -348,6 +355,8 @@ def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those with hope first, by turns from each bank: texts that miss as much compete with one
     another. Equals stay in order."""
     order = sorted(candidates, key=lambda one: (one.hopeless, -one.total))
+    if not any(one.missing for one in order):
+        return order
     seen = Counter[tuple[bool, int]]()
     turns: list[tuple[bool, int, int]] = []
     for one in order:
@@ -366,11 +375,17 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def largest(values: Row, count: int) -> list[int]:
-    """Ids of the ``count`` largest finite values, largest first, lowest id first among equals."""
-    if count < len(values):
-        edge = values[np.argpartition(values, -count)[-count:]].min()
-        ids = np.flatnonzero((values >= edge) & (values > -np.inf))
-    else:
-        ids = np.flatnonzero(values > -np.inf)
+    """Ids of the ``count`` largest finite values, largest first, lowest id first among equals.
+
+    The peaks of ``count`` blocks are no larger than the ``count`` largest values, so the least of
+    the highest peaks bounds them from below, and a block's peak is found at a vector's speed.
+    """
+    blocks = len(values) // BLOCK
+    edge = np.float32(-np.inf)
+    if blocks >= count:
+        peaks = values[: blocks * BLOCK].reshape(BLOCK, blocks).max(axis=0)
+        edge = np.partition(peaks, -count)[-count]
+    ids = np.flatnonzero(values >= edge if edge > -np.inf else values > edge)
     order = np.argsort(-values[ids], kind="stable")[:count]
-    return [int(i) for i in ids[order]]
+    found: list[int] = ids[order].tolist()
+    return found

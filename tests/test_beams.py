@@ -18,6 +18,7 @@ from edgegen import GenerationOptions, Pipeline, load
 from edgegen.cli import app
 from edgegen.errors import InputError
 from edgegen.export.families import family_of
+from edgegen.runtime.beams import largest
 
 Pipelines = Callable[[str], Pipeline]
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -168,3 +169,18 @@ def test_the_command_line_writes_the_texts_and_their_scores(tmp_path: Path) -> N
     lines = [line.split("\t") for line in found.output.splitlines()]
     scores = [float(score) for score, _ in lines]
     assert len(lines) == 3 and scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("length", [1, 7, 128, 1000, 1024, 5000])
+def test_the_largest_values_are_those_of_a_whole_sort(length: int) -> None:
+    """With ties at the edge, forbidden values and fewer allowed ones than are asked for."""
+    rng = np.random.default_rng(length)
+    for trial in range(40):
+        values = rng.normal(size=length).astype(np.float32)
+        if trial % 2:
+            values = values.round(1)  # many ties
+        values[rng.random(length) < (0.0, 0.5, 0.999, 1.0)[trial % 4]] = -np.inf
+        for count in (1, 2, 8, 40):
+            whole = np.argsort(-values, kind="stable")
+            wanted = [int(token) for token in whole if values[token] > -np.inf][:count]
+            assert largest(values, count) == wanted, (trial, count)

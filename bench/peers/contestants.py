@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .models import WEIGHTS
+from .models import MEMORY, WEIGHTS
 from .works import Contestant
 
 TEXT = "peers.adapters.edgegen_text"
 SPEECH = "peers.adapters.edgegen_speech"
 ENGINES = {"ort-cpu": ("ONNX Runtime", "onnx"), "ov-cpu": ("OpenVINO", "openvino")}
+# OpenVINO's eight bits have a scale a channel, not a block.
+LACKING = (("ort-cpu", "bf16", 32), ("ov-cpu", "int8", 128))
 CTRANSLATE2 = "CTranslate2 int8"
 TRANSFORMERS = "transformers fp32"
 
@@ -17,7 +19,6 @@ TRANSFORMERS = "transformers fp32"
 def edgegen(source: str, device: str, weights: str, group: int = 32) -> Contestant:
     """Plain decoding of a text bundle, in exact arithmetic where there is a choice."""
     engine, form = ENGINES[device]
-    # OpenVINO's eight bits have a scale a channel, not a block.
     blocks = weights == "int4" or (weights, device) == ("int8", "ort-cpu")
     return Contestant(
         name=f"edgegen {engine} {weights}{f'/{group}' if blocks else ''}",
@@ -85,7 +86,7 @@ def everywhere(source: str) -> tuple[Contestant, ...]:
         edgegen(source, device, weights, group)
         for device in ENGINES
         for weights, group in WEIGHTS
-        if (device, weights) != ("ort-cpu", "bf16")
+        if (device, weights, group) not in LACKING
     ]
     return (
         *found,
@@ -124,12 +125,24 @@ def speech(device: str, weights: str) -> Contestant:
     return replace(edgegen("whisper", device, weights), adapter=SPEECH)
 
 
+def remembering(one: Contestant) -> Contestant:
+    """With keys and values of the source in 8 bits."""
+    return replace(
+        one,
+        name=f"{one.name} memory8",
+        model=f"{one.model}{MEMORY}",
+        note="the source held in 8 bits",
+    )
+
+
 def speakers() -> tuple[Contestant, ...]:
     """edgegen on speech."""
     return (
         speech("ort-cpu", "fp32"),
         speech("ort-cpu", "int8"),
         speech("ort-cpu", "int4"),
+        remembering(speech("ort-cpu", "int8")),
+        remembering(speech("ort-cpu", "int4")),
         speech("ov-cpu", "int8"),
         fast(speech("ov-cpu", "int8")),
         fast(speech("ov-cpu", "int4")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
@@ -161,17 +161,21 @@ def _beside(peer: str, module: str, *arguments: str) -> None:
     finish([sys.executable, "-c", BESIDE, str(site_of(peer)), module, *arguments])
 
 
-def bundle(source: str, form: str, weights: str, group: int, folder: Path) -> None:
-    """``source`` is a model of these tables or of edgegen's own."""
+def bundle(
+    source: str, form: str, weights: str, group: int, folder: Path, *, further: Sequence[str] = ()
+) -> None:
+    """``source`` is a model of these tables or of edgegen's own, ``further`` are more options."""
     named = source if source.startswith("pypi:") else str(path_of(source))
     command = [sys.executable, "-m", "edgegen", "export", "-m", named]
     command += ["-o", str(folder / "bundle"), "--format", form, "--weight-format", weights]
     # Random weights need not agree; what rows are equal up to is measured all the same.
-    finish([*command, "--group-size", str(group), "--min-agreement", "0"])
+    finish([*command, "--group-size", str(group), "--min-agreement", "0", *further])
 
 
+# Of bundles whose source is held in 8 bits.
+MEMORY = "-memory8"
 # What edgegen exports: weights and the block that shares a scale.
-WEIGHTS = (("fp32", 32), ("bf16", 32), ("int8", 32), ("int4", 32), ("int4", 128))
+WEIGHTS = (("fp32", 32), ("bf16", 32), ("int8", 32), ("int8", 128), ("int4", 32), ("int4", 128))
 SOURCES = {
     "t5": "t5",
     "proofread": "proofread",
@@ -186,6 +190,13 @@ BUNDLES = {
     for name, source in SOURCES.items()
     for form in ("onnx", "openvino")
     for weights, group in WEIGHTS
+} | {
+    f"whisper.onnx-{weights}-32{MEMORY}": Recipe(
+        fill=partial(bundle, SOURCES["whisper"], "onnx", weights, 32, further=("--memory", "int8")),
+        bundle=True,
+        inside="bundle",
+    )
+    for weights in ("int8", "int4")
 }
 MODELS: dict[str, Recipe] = {
     "t5": Recipe(fill=partial(checkpoint, "t5")),

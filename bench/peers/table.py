@@ -49,12 +49,12 @@ def t5(source: int, count: int) -> Work:
 
 
 def beams() -> Work:
-    ours = [edgegen("t5", device, "int8") for device in ("ort-cpu", "ov-cpu")]
+    kinds = [kind for kind in everywhere("t5") if kind.model.split("-")[1] in ("int8", "int4")]
     return Work(
         name="t5-beam",
         title=f"T5-small's shape, random weights: {BEAMS} beams, source 256, output 64 tokens",
         group="t5-beam",
-        contestants=(*seq2seq_peers("t5"), edgegen("t5", "ort-cpu", "fp32"), *ours),
+        contestants=(*seq2seq_peers("t5"), edgegen("t5", "ort-cpu", "fp32"), *kinds),
         requests=lambda: fixed(inputs.random_ids(256), 64, BEAMS),
         metrics=("per_token", "first_token", "whole"),
         against=CTRANSLATE2,
@@ -83,7 +83,7 @@ def proofreader() -> Work:
 
 def searched() -> Work:
     """Beams where they agree or do not: random weights tie so nearly that rounding decides."""
-    ours = [edgegen("proofread", "ort-cpu", weights) for weights in ("fp32", "int8")]
+    ours = [edgegen("proofread", "ort-cpu", weights) for weights in ("fp32", "int8", "int4")]
     return replace(
         proofreader(),
         name="real-t5-beam",
