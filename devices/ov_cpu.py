@@ -9,6 +9,7 @@ from edgegen.manifest import Variant
 from .device import DeviceOptions, Limits
 from .machine import processor
 from .openvino import OvDevice
+from .ov_attention import take_apart
 
 # Float32 arithmetic on float weights. A variant's settings come after: what it was checked with.
 EXACT = {
@@ -40,6 +41,11 @@ class OvCpu(OvDevice):
 
     def describe(self) -> dict[str, str]:
         return {**super().describe(), "hardware": processor()}
+
+    def prepare(self, model: Any, variant: Variant) -> None:
+        # Keys of its own OpenVINO attends to in one operator.
+        if variant.cache.kind != "stateful":
+            take_apart(model)
 
     def properties(
         self, variant: Variant, options: DeviceOptions, capabilities: list[str]
