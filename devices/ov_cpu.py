@@ -36,6 +36,7 @@ class OvCpu(OvDevice):
         weight_formats=("fp32", "fp16", "bf16", "int8", "int4"),
         # Gathering rows inside costs what copying them in does, and more as a text grows.
         caches=("append", "stateful", "recurrent", "none"),
+        memories=("fp32", "int8"),
         exercised="hardware",
     )
 

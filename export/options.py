@@ -124,10 +124,9 @@ class ExportOptions:
             faults.append("a stateful cache is OpenVINO's (use --format openvino, or no --cache)")
         if self.memory not in MEMORIES:
             faults.append(unknown("memory", self.memory, list(MEMORIES)).rstrip("."))
-        if self.memory == "int8" and (self.formats != ("onnx",) or self.static is not None):
+        if self.memory == "int8" and self.static is not None:
             faults.append(
-                "a memory in int8 is of ONNX graphs of any size (use --format onnx and no "
-                "--static, or no --memory)"
+                "a memory in int8 is of graphs of any size (use no --static, or no --memory)"
             )
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")

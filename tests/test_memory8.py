@@ -157,8 +157,6 @@ def test_families_it_cannot_be_of_are_told_so(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "said",
     [
-        {"formats": ("openvino",)},
-        {"formats": ("onnx", "openvino")},
         {"static": StaticSizes()},
         {"memory": "int4"},
     ],
@@ -193,3 +191,40 @@ def test_the_gate_measures_it_and_says_so(folders: Folders) -> None:
     worse = msgspec.structs.replace(found, agreement=0.5)
     with pytest.raises(ParityError, match="onnx fp32, memory int8: chooses its token"):
         judge(worse, options)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Both engines' graphs."""
+    folder = tmp_path_factory.mktemp("both") / "bundle"
+    kinds: dict[str, Any] = {"formats": ("onnx", "openvino"), "memory": "int8", **WIDE}
+    return Bundle.open(write_bundle(folder, "whisper", **kinds))
+
+
+def test_one_engine_encodes_for_the_other(both: Bundle) -> None:
+    """Codes differ by one where a number falls between two; decoded they are as good."""
+    places = {"features": "ort-cpu", "encode": "ov-cpu", "decode": "ort-cpu"}
+    engines = [
+        Engine(both, {part: device_named(name) for part, name in found.items()}, DeviceOptions())
+        for found in (places, dict.fromkeys(places, "ort-cpu"), dict.fromkeys(places, "ov-cpu"))
+    ]
+    sound = np.resize(tones(0), 480000)
+    memories = [engine.remember_samples(sound) for engine in engines]
+    for name, codes in memories[0].feeds.items():
+        far = np.abs(codes.astype(np.float32) - memories[1].feeds[name].astype(np.float32))
+        assert far.max() <= (1e-4 if "scale" in name else 1), name
+    rows = [
+        engine.decoder(memory).forward([3, 5, 9]).logits
+        for engine, memory in zip(engines, memories, strict=True)
+    ]
+    for other in rows[1:]:
+        np.testing.assert_allclose(rows[0], other, rtol=0, atol=2e-3)
+
+
+def test_openvino_s_rows_are_the_same_bits_too(both: Bundle) -> None:
+    model = Model(both, "ov-cpu", 1)
+    spine = drawn(MOST, seed=2)
+    alone, decoder = model.alone(spine), model.decoder()
+    for n in (2, 5, 13, MOST):
+        together = decoder.forward(spine[:n]).logits
+        np.testing.assert_array_equal(together, alone[:n], err_msg=f"chain of {n}")

@@ -21,11 +21,12 @@ from openvino import opset13
 
 from edgegen.errors import ExportError
 from edgegen.graph import Graph, pinned
-from edgegen.manifest import Cache, Precision, Variant
+from edgegen.manifest import Cache, MemoryFormat, Precision, Variant
 
 from ..checkpoint import Weight
 from ..families.base import Family
 from ..ops.grained_ops import GrainedOps
+from ..ops.memory_ops import GrainedMemoryOps, check_memory
 from ..options import ExportOptions
 from ..static import Sizes, grid, key_of, static_cache, static_graph
 from . import ir_file, ir_state
@@ -50,6 +51,8 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     Raises ``ExportError`` when OpenVINO cannot convert a graph or changes its ports.
     """
     kinds = cache_kinds(family, options)
+    if options.memory == "int8":
+        check_memory(family)
     folder.mkdir(parents=True, exist_ok=True)
     weights = family.weights()
     written: dict[str, tuple[Graph, Cache]] = {}
@@ -59,7 +62,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         for name in family.graph_names():
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 at = Path(temporary)
-                recorded, graph, parts = record_plain(family, name, weights, at)
+                recorded, graph, parts = record_plain(family, name, weights, at, options.memory)
                 # The model maps the temporary weights: it goes before they do.
                 model = narrow(convert(recorded), name, options)
                 for key, kind in caches_of(name, kinds):
@@ -150,12 +153,13 @@ def file_of(key: str) -> str:
 
 
 def record_plain(
-    family: Family, name: str, weights: dict[str, Weight], folder: Path
+    family: Family, name: str, weights: dict[str, Weight], folder: Path, memory: MemoryFormat
 ) -> tuple[Path, Graph, set[str]]:
     """One graph as an ONNX file in float32, its ports, and the weights it holds."""
     kind = "recurrent" if family.shape.recurrent_width else GrainedOps.cache_kind
     with closing(WeightFile(folder / "weights.data")) as dense:
-        ops = GrainedOps(family.graph(name, kind), weights, dense)
+        kind_of_ops = GrainedMemoryOps if memory == "int8" else GrainedOps
+        ops = kind_of_ops(family.graph(name, kind, memory), weights, dense)
         recorded, graph = record(family, name, ops)
     path = folder / f"{name}.onnx"
     onnx.save(recorded, path)
@@ -270,9 +274,12 @@ def kept(model: Any) -> list[str]:
 def precision_of(options: ExportOptions, redone: int) -> Precision:
     """NNCF rounds dense values anew: codes a source already had are never taken over."""
     if options.weight_format not in ("int8", "int4"):
-        return Precision(weight_format=options.weight_format, rows="rounding")
+        return Precision(
+            weight_format=options.weight_format, rows="rounding", memory=options.memory
+        )
     return Precision(
         weight_format=options.weight_format,
+        memory=options.memory,
         group_size=options.group_size if options.weight_format == "int4" else 0,
         symmetric=options.sym,
         rows="rounding",

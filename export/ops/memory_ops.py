@@ -1,10 +1,12 @@
-"""The ``fused`` lowering with the source's keys and values in 8 bits: a quarter of the bytes.
+"""Lowerings with the source's keys and values in 8 bits: a quarter of the bytes.
 
 Codes are whole numbers of -127 to 127. Each number of a row has a scale of its own for all of a
 source, its largest magnitude over 127, found in ``encode``. ``decode`` multiplies queries by the
-keys' scales and what is mixed by the values', so the kernel (GroupQueryAttention over a cache in
-8 bits, to which no row is added) knows no scale but 1. It computes every row of a call by itself,
-so the cross-attention needs no companion row.
+keys' scales and what is mixed by the values'. The kernel of the ``fused`` lowering
+(GroupQueryAttention over a cache in 8 bits, to which no row is added) then knows no scale but 1. It
+computes every row of a call by itself, so the cross-attention needs no companion row. OpenVINO has
+no such kernel, and its decoder makes numbers of the codes in every call; its encoder is what such a
+bundle has it for.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from edgegen.errors import ExportError
 
 from ..families.base import Family
 from .fused_ops import FusedOps
+from .grained_ops import GrainedOps
+from .onnx_ops import OnnxOps
 from .specs import Attention, CrossAttention
 
 LARGEST_CODE = 127
@@ -21,7 +25,7 @@ SMALLEST_SCALE = 1e-30
 EIGHT_BITS = {"k_quant_type": "PER_TENSOR", "v_quant_type": "PER_TENSOR", "kv_cache_bit_width": 8}
 
 
-class MemoryOps(FusedOps):
+class CodedMemory(OnnxOps):
     """``remember`` writes codes and scales, ``recall`` reads them."""
 
     def remember(self, encoded: str, layer: int, spec: Attention) -> None:
@@ -35,6 +39,24 @@ class MemoryOps(FusedOps):
             codes = self.cast(self.node("Round", [self.binary("div", rows, scale)]), "int8")
             self.output(f"cross_{part}_{layer}", self.heads(codes, spec.kv_heads, spec.head_dim))
             self.output(f"cross_scale_{part}_{layer}", scale)
+
+
+class GrainedMemoryOps(CodedMemory, GrainedOps):
+    """OpenVINO's."""
+
+    def recall(self, q: str, layer: int, spec: CrossAttention, masked: bool) -> str:
+        asked = self.mul(q, self.input(f"cross_scale_key_{layer}"))
+        keys, values = (
+            self.cast(self.input(f"cross_{part}_{layer}"), "float32") for part in ("key", "value")
+        )
+        mixed = self.attention(
+            self.grouped(asked, spec), self.transpose(keys, (0, 1, 3, 2)), values, None, spec
+        )
+        return self.mul(mixed, self.input(f"cross_scale_value_{layer}"))
+
+
+class MemoryOps(CodedMemory, FusedOps):
+    """ONNX Runtime's."""
 
     def cross_attend(self, x: str, layer: int, spec: CrossAttention, masked: bool = True) -> str:
         mixed = self.recall(self.cross_query(x, spec), layer, spec, masked)

@@ -107,7 +107,8 @@ Memory = Annotated[
     Option(
         metavar="FORMAT",
         help="How keys and values of the source are held: fp32 or int8, a quarter of what a step "
-        "of Whisper reads. ONNX graphs on the CPU, of models whose sources have one length.",
+        "of Whisper reads. On CPUs, of models whose sources have one length; for decoding by ONNX "
+        "Runtime.",
         rich_help_panel=WEIGHTS,
     ),
 ]
