@@ -9,6 +9,7 @@ from edgegen.graph import Graph
 from ..checkpoint import Weight
 from ..formats.weight_file import WeightFile
 from .onnx_ops import OnnxOps
+from .specs import Activation
 
 
 class StaticOps(OnnxOps):
@@ -53,3 +54,7 @@ class QdqOps(StaticOps):
             return found
         far = self.constant(self.far)
         return self.once(("near", name), lambda: self.binary("max", found, far))
+
+    def activate(self, kind: Activation, x: str) -> str:
+        """One operator: the HTP has no ``Erf`` in 8 or 16 bits, and each step between rounds."""
+        return self.node("Gelu", [x]) if kind == "gelu" else super().activate(kind, x)
