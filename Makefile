@@ -4,14 +4,17 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
+HTP_VENV ?= .venv-htp
+HTP_INSTALLED := $(HTP_VENV)/.edgegen-htp-installed
 
-.PHONY: help setup demo bench-peers bench-speculation study test fast slow ledger lint ruff mypy pyright format docs clean
+.PHONY: help setup demo bench-peers bench-speculation study test fast slow htp htp-setup ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
 	@echo "make test    every test but the slow ones"
 	@echo "make fast    only the tests that need no real weights"
 	@echo "make slow    the tests that take minutes"
+	@echo "make htp     static graphs on the simulator of Qualcomm's HTP, in $(HTP_VENV)"
 	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
 	@echo "make bench-peers  edgegen beside other engines: hours; WORK=t5 for a part of it"
 	@echo "make bench-speculation  what drafts bring on real models, half an hour on a quiet machine"
@@ -42,6 +45,17 @@ bench-peers: setup
 
 slow: setup
 	$(RUN) -m pytest -m slow
+
+htp-setup: $(HTP_INSTALLED)
+
+# Apart from $(VENV), whose device listings then stay those of most machines.
+$(HTP_INSTALLED): pyproject.toml constraints.txt
+	$(MAKE) setup VENV=$(HTP_VENV)
+	$(HTP_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[qnn]'
+	@touch $@
+
+htp: htp-setup
+	EDGEGEN_HTP=required $(HTP_VENV)/bin/python -m pytest tests/test_htp.py
 
 ledger: setup
 	$(RUN) bench/ledger.py
@@ -75,4 +89,4 @@ docs: setup
 	$(RUN) docs/generate_families.py
 
 clean:
-	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(HTP_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
