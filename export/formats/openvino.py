@@ -9,7 +9,7 @@ import io
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +171,23 @@ def convert(path: Path) -> Any:
     """The ONNX file as an OpenVINO model."""
     try:
         # The clone leaves behind what conversion unhooked; NNCF would trip over it after a loop.
-        return ov.convert_model(path).clone()
+        with plain_path(path) as place:
+            return ov.convert_model(place).clone()
     except Exception as error:  # the library's own types are not public
         last = str(error).strip().splitlines()[-1][:300]
         raise ExportError(f"OpenVINO cannot convert graph {path.stem}: {last}") from error
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """A path OpenVINO takes for one: it splits what has a comma into several."""
+    if "," not in str(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "graphs"
+        link.symlink_to(path.parent.resolve(), target_is_directory=True)
+        yield link / path.name
 
 
 def requantised(weights: dict[str, Weight], used: set[str]) -> int:
