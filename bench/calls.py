@@ -32,7 +32,7 @@ from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.devices.onnxruntime import CPU, session_options
 from edgegen.devices.openvino import load_openvino
-from edgegen.manifest import Variant
+from edgegen.manifest import Variant, held_as
 from edgegen.runtime.decoder import Decoder
 from edgegen.runtime.engine import Engine
 
@@ -210,10 +210,16 @@ def compare(folder: Path, asked: argparse.Namespace) -> None:
             ratios = [mine / floor for mine, floor in pairs]
             call, floor = (median(found) for found in zip(*pairs, strict=True))
             print(
-                f"{folder.name:32} {rows:4} {call:9.3f} {floor:9.3f} {median(ratios):6.2f}"
+                f"{named(variant):32} {rows:4} {call:9.3f} {floor:9.3f} {median(ratios):6.2f}"
                 f"  ({min(ratios):.2f}-{max(ratios):.2f})",
                 flush=True,
             )
+
+
+def named(variant: Variant) -> str:
+    """``onnx int8/32``: format, weights and the block that shares a scale, if any."""
+    size = variant.precision.group_size
+    return f"{variant.format} {held_as(variant.precision)}{f'/{size}' if size else ''}"
 
 
 # ------------------------------------------------------------ operators
@@ -228,7 +234,8 @@ def operators(folder: Path, asked: argparse.Namespace, rows: int) -> None:
             call = calling(decoder_of(engine, asked.source, asked.past), rows)
             for _ in range(CALLS * TURNS):
                 call()
-            file = bundle.file(engine.variants["decode"].file)
+            variant = engine.variants["decode"]
+            file = bundle.file(variant.file)
             events = json.loads(Path(sessions[str(file)].end_profiling()).read_text())
     starts = sorted(one["ts"] for one in events if one["name"] == "model_run")[-CALLS * TURNS :]
     spent, count = Counter[str](), Counter[str]()
@@ -236,7 +243,7 @@ def operators(folder: Path, asked: argparse.Namespace, rows: int) -> None:
         if one["name"].endswith("_kernel_time") and one["ts"] >= starts[0]:
             spent[one["args"]["op_name"]] += one["dur"]
             count[one["args"]["op_name"]] += 1
-    print(f"\n{folder.name}, {rows} rows: microseconds and nodes of a call")
+    print(f"\n{named(variant)}, {rows} rows: microseconds and nodes of a call")
     for name, total in spent.most_common(12):
         print(f"  {name:32} {total / len(starts):8.1f} {count[name] / len(starts):6.1f}")
     print(f"  {'all nodes':32} {sum(spent.values()) / len(starts):8.1f}")
@@ -283,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for rows in asked.rows:
                 operators(folder, asked, rows)
         return
-    print(f"{'bundle':32} rows   call ms  bare ms  ratio")
+    print(f"{'graphs':32} rows   call ms  bare ms  ratio")
     for folder in asked.bundles:
         compare(folder, asked)
 
