@@ -28,7 +28,7 @@ from .checkpoint import Checkpoint, watched
 from .encoder_parity import EncoderGate
 from .families import family_of
 from .families.base import Family, Task
-from .families.decoding import with_beam_rules
+from .families.decoding import with_rules
 from .options import ExportOptions
 from .parity import Gate, one_each
 from .sources import load
@@ -176,7 +176,7 @@ def manifest_of(
         name=options.output.name,
         parameters=parameters_of(checkpoint),
         vocabulary=family.shape.vocabulary,
-        generation=with_beam_rules(family.generation(), checkpoint),
+        generation=with_rules(family.generation(), checkpoint),
         tokenizers=dict(tokenizers),
         components={name: component_of(name, written) for name in family.graph_names()},
         files=(),

@@ -15,7 +15,7 @@ import torch
 from stepping import error
 from tiny import checkpoint_of
 from tiny_bart import KINDS, tiny_kin, tiny_kin_model
-from tiny_families import END, PAD, UNKNOWN, VOCABULARY, write_bundle
+from tiny_families import CASES, END, PAD, UNKNOWN, VOCABULARY, write_bundle
 from transformers import GenerationConfig
 
 import edgegen
@@ -25,7 +25,7 @@ from edgegen.errors import CheckpointError
 from edgegen.export.checkpoint import Checkpoint, Weight
 from edgegen.export.families import family_of
 from edgegen.export.families.bart import fairseq_waves, marian_waves
-from edgegen.export.families.decoding import with_beam_rules
+from edgegen.export.families.decoding import with_rules
 from edgegen.export.ops.specs import HIDDEN
 from edgegen.export.reference import TorchReference, reference_of
 from edgegen.export.stepper import Stepper, run
@@ -69,7 +69,7 @@ def generated(kind: str, sources: list[list[int]], rules: dict[str, Any]) -> lis
 @pytest.mark.parametrize("kind", KINDS)
 def test_twenty_greedy_texts_are_those_of_generate(kind: str, rules: str, tmp_path: Path) -> None:
     checkpoint = replace(tiny_kin(kind), generation={**SPECIAL, **RULES[rules]})
-    defaults = msgspec.structs.asdict(family_of(checkpoint)[1].generation())
+    defaults = msgspec.structs.asdict(with_rules(family_of(checkpoint)[1].generation(), checkpoint))
     folder, sources = write_bundle(tmp_path / "b", kind, defaults=defaults), prompts()
     with edgegen.load(folder) as pipeline:
         found = [list(result.tokens) for result in pipeline.generate(sources)]
@@ -111,7 +111,8 @@ def test_a_checkpoint_s_own_rules_are_the_bundle_s(
     said: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     checkpoint = tiny_kin("bart", decoder_start_token_id=None)
-    found = family_of(replace(checkpoint, generation=said))[1].generation()
+    checkpoint = replace(checkpoint, generation=said)
+    found = with_rules(family_of(checkpoint)[1].generation(), checkpoint)
     assert {name: getattr(found, name) for name in expected} == expected
 
 
@@ -248,7 +249,7 @@ def test_a_checkpoint_s_own_rules_of_beams_hold_where_beams_are_asked_for(
 ) -> None:
     rules: dict[str, Any] = {"length_penalty": -1.5, "early_stopping": early}
     checkpoint = replace(tiny_kin("bart"), generation={**SPECIAL, **rules, "num_beams": 5})
-    defaults = with_beam_rules(family_of(checkpoint)[1].generation(), checkpoint)
+    defaults = with_rules(family_of(checkpoint)[1].generation(), checkpoint)
     assert (defaults.length_penalty, defaults.early_stopping) == (-1.5, early)
     said = [write_bundle(tmp_path / "plain", "bart", defaults={"max_new_tokens": 12})]
     said += [write_bundle(tmp_path / "b", "bart", defaults={**rules, "max_new_tokens": 12})]
@@ -262,3 +263,15 @@ def test_a_checkpoint_s_own_rules_of_beams_hold_where_beams_are_asked_for(
     assert found[0] == found[1] != found[2] == found[3]
     with edgegen.load(said[1]) as pipeline:  # the five beams it would have are not taken over
         assert pipeline.generate(prompts(1)[0]).hypotheses == ()
+
+
+@pytest.mark.parametrize("name", ["t5-tied", "bart", "marian", "gemma3", "whisper"])
+def test_a_checkpoint_s_rules_of_repetition_hold_in_every_family(name: str) -> None:
+    """transformers applies them to greedy text too."""
+    said = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3}
+    checkpoint = CASES[name].make()
+    checkpoint = replace(checkpoint, generation={**checkpoint.generation, **said})
+    defaults = with_rules(family_of(checkpoint)[1].generation(), checkpoint)
+    assert (defaults.repetition_penalty, defaults.no_repeat_ngram_size) == (1.3, 3)
+    rules = edgegen.GenerationOptions().rules(defaults)
+    assert (rules.repetition_penalty, rules.no_repeat_ngram_size) == (1.3, 3)

@@ -40,22 +40,23 @@ def decoding_defaults(
         suppress_at_start=tuple(int(i) for i in rules.get("begin_suppress_tokens") or ()),
         bad_words_ids=tuple(word for word in words if len(word) > 1),
         min_new_tokens=least(rules),
-        no_repeat_ngram_size=int(rules.get("no_repeat_ngram_size") or 0),
-        encoder_no_repeat_ngram_size=int(rules.get("encoder_no_repeat_ngram_size") or 0),
-        repetition_penalty=float(rules.get("repetition_penalty") or 1.0),
         max_positions=positions,
         max_source=max_source,
         max_new_tokens=min(most(rules), positions),
     )
 
 
-def with_beam_rules(defaults: GenerationDefaults, checkpoint: Checkpoint) -> GenerationDefaults:
-    """What the checkpoint says of beam searches, of any family. How many beams it would have is not
-    taken over: greedy stays the default, and these hold when a request asks for beams."""
+def with_rules(defaults: GenerationDefaults, checkpoint: Checkpoint) -> GenerationDefaults:
+    """What the checkpoint says of repetition and of beam searches, of any family. How many beams it
+    would have is not taken over: greedy stays the default, and these hold when a request asks for
+    beams."""
     rules = checkpoint.generation or checkpoint.config
     length, early = rules.get("length_penalty"), rules.get("early_stopping")
     return msgspec.structs.replace(
         defaults,
+        no_repeat_ngram_size=int(rules.get("no_repeat_ngram_size") or 0),
+        encoder_no_repeat_ngram_size=int(rules.get("encoder_no_repeat_ngram_size") or 0),
+        repetition_penalty=float(rules.get("repetition_penalty") or 1.0),
         length_penalty=1.0 if length is None else float(length),
         early_stopping="never" if early == "never" else bool(early),
     )

@@ -187,6 +187,5 @@ class T5(Family):
             start=(int(said.get("decoder_start_token_id") or 0),),
             end=end_ids(said, 1),
             pad=int(said.get("pad_token_id") or 0),
-            no_repeat_ngram_size=int(said.get("no_repeat_ngram_size") or 0),
             max_new_tokens=int(said.get("max_new_tokens") or 256),
         )
