@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ def convert(path: Path) -> Any:
 
 
 @contextmanager
-def plain_path(path: Path) -> Iterator[Path]:
+def plain_path(path: Path) -> Generator[Path]:
     """A path OpenVINO takes for one: it splits what has a comma into several."""
     if "," not in str(path):
         yield path
