@@ -23,7 +23,7 @@ from edgegen.runtime.calibration import Costs, measure, rising
 from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.pipeline import Pipeline, load
-from edgegen.runtime.placement import FORMAT, Plan, bundle_sha256, drivers
+from edgegen.runtime.placement import FORMAT, Drafts, Plan, bundle_sha256, drivers
 from edgegen.runtime.task import Source
 from edgegen.runtime.tokenizer import load_tokenizer
 from edgegen.runtime.variants import choose_variant
@@ -76,6 +76,9 @@ def plan(asked: Planning, progress: Progress | None = None) -> Plan:
     ``UnknownName`` for a goal there is not.
     """
     goal_named(asked.goal)
+    for name in ("rounds", "threads"):
+        if getattr(asked, name) < 1:
+            raise InputError(f"{name} must be at least 1, got {getattr(asked, name)}.")
     trial = Trial(asked, progress or (lambda said: None))
     limit = None if asked.memory_limit_mb is None else int(asked.memory_limit_mb * MB)
     try:
@@ -211,9 +214,9 @@ class Trial:
         if "encode" not in self.takers:
             return {}
         times: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        self.progress(f"encoding in turns on {', '.join(self.engines)}")
         for turn in range(self.asked.rounds):
             for name, engine in self._turned(turn):
-                self.progress(f"encoding on {name}")
                 start = process_time()
                 found = self.encode(engine)
                 spent = process_time() - start
@@ -263,11 +266,11 @@ class Trial:
         """L(n) behind half of the tokens a request gives."""
         tables: dict[str, list[Costs]] = {}
         spent: dict[str, list[float]] = {}
+        self.progress(f"decoding in turns on {', '.join(self.takers['decode'])}")
         for turn in range(min(self.asked.rounds, 3)):
             for name, engine in self._turned(turn):
                 if name not in self.takers["decode"]:
                     continue
-                self.progress(f"decoding on {name}")
                 decoder = engine.decoder(self.encode(engine))
                 room = self.manifest.generation.max_positions or 2**20
                 past = max(1, min(self.asked.new_tokens // 2, decoder.chunk, room // 2))
@@ -363,7 +366,7 @@ class Trial:
         """The plan as it is kept."""
         expected, asked = forecast(tables, chosen), self.asked
         devices = dict(chosen.devices)
-        draft = "none" if chosen.draft is None else "auto"
+        draft: Drafts = "none" if chosen.draft is None else "auto"
         if chosen.draft is not None and chosen.draft.device:
             draft, devices["draft"] = "model", chosen.draft.device
         return Plan(

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -18,7 +19,7 @@ from edgegen.bundle import Bundle
 from edgegen.bundle_rules import MANIFEST_NAME
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.devices.machine import processor
-from edgegen.errors import InputError
+from edgegen.errors import InputError, UnknownName
 
 from .calibration import user_cache
 from .parts import DEFAULT
@@ -27,6 +28,7 @@ FORMAT = 1
 FIRST_CHOICE = "ort-cpu"
 # One name for all parts, or names by part.
 Places = str | Mapping[str, str]
+Drafts = Literal["none", "auto", "model"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,7 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     new_tokens: int
     devices: dict[str, str]
     precision: dict[str, str]
-    draft: str
+    draft: Drafts
     memory_limit_mb: float | None = None
     forecast: dict[str, float] = {}
     reasons: tuple[str, ...] = ()
@@ -159,25 +161,43 @@ def planned(
 ) -> Placed | None:
     """The plan to use: of a file, of this machine's for ``"auto"``, or None.
 
-    A plan of another bundle is refused. One that was measured under other drivers is not used
-    where it was found, and said to ``warn`` where it was asked for. Raises ``InputError``.
+    One that was asked for is refused where it is damaged or another bundle's, and used under other
+    drivers than it was measured with; one that was found is not used then. Either is said to
+    ``warn``. Raises ``InputError``, and ``UnknownName`` for a device there is not.
     """
     if placement is None:
         return None
     if device is not None:
         raise InputError("both a device and a placement are given; a placement names the devices.")
-    file = usual_file(bundle, options) if placement == "auto" else Path(placement)
-    if placement == "auto" and not file.is_file():
-        return None
+    if placement != "auto":
+        return _read(Path(placement), bundle, options, warn, "the forecast may not hold")
+    file = usual_file(bundle, options)
+    said: list[str] = []
+    if file.is_file():
+        try:
+            found = _read(file, bundle, options, said.append, "it is not used")
+        except (
+            InputError,
+            UnknownName,
+        ) as error:  # what nobody asked for must not stand in the way
+            said.append(f"{error} The plan found in {file} is not used.")
+        else:
+            if not said:
+                return found
+    for line in said:
+        warn(line)
+    return None
+
+
+def _read(
+    file: Path, bundle: Bundle, options: DeviceOptions, warn: Callable[[str], None], so: str
+) -> Placed:
+    """The plan of a file; ``warn`` is told what changed since it was measured, and ``so`` what."""
     plan = read_plan(file)
     if plan.bundle != bundle_sha256(bundle):
         raise InputError(f"placement {file}: it was measured for another bundle; plan anew.")
-    other = changed(plan, options)
-    if other:
-        kept = placement != "auto"
-        said = "the forecast may not hold" if kept else "it is not used"
-        warn(f"placement {file}: measured with {other}; {said}. Plan anew.")
-        return Placed(plan=plan, file=file) if kept else None
+    if other := changed(plan, options):
+        warn(f"placement {file}: measured with {other}; {so}. Plan anew.")
     return Placed(plan=plan, file=file)
 
 

@@ -360,6 +360,9 @@ def test_a_conversation_opens_with_what_the_system_was_told(tiny_t5_bundle: Path
 def test_lists_are_words_and_numbers_with_commas_between() -> None:
     assert words(" onnx, openvino,,onnx") == ("onnx", "openvino")
     assert numbers("-p", "1, 20") == (1, 20)
+    assert words("") == ()
+    with pytest.raises(InputError, match="got none"):
+        words(" ,")
     with pytest.raises(InputError, match="'1;2'"):
         numbers("-p", "1;2")
 

@@ -88,6 +88,9 @@ def test_mistakes_are_told_before_anything_is_measured(both: Path) -> None:
         placing.plan(Planning(bundle=both, goal="speed"))
     with pytest.raises(UnknownName, match="device"):
         placing.plan(Planning(bundle=both, devices=("ort-gpu",)))
+    for asked in (Planning(bundle=both, rounds=0), Planning(bundle=both, threads=0)):
+        with pytest.raises(InputError, match="must be at least 1, got 0"):
+            placing.plan(asked)
 
 
 def test_a_memory_bound_that_nothing_keeps_is_told(both: Path, quick: None) -> None:
@@ -169,10 +172,32 @@ def test_a_plan_that_is_not_of_this_bundle_or_no_plan_is_refused(
             edgegen.load(both, placement=file, **options)
     with pytest.raises(InputError, match="cannot be read"):
         edgegen.load(both, placement=tmp_path / "none.json")
-    for text in ("", "[]", '{"format": 1}', "\x00"):
+    spoiled = msgspec.json.encode(mixed(plan, draft="often")).decode()
+    for text in ("", "[]", '{"format": 1}', "\x00", spoiled):
         file.write_text(text)
         with pytest.raises(InputError, match="not one that this version wrote"):
             read_plan(file)
+
+
+@pytest.mark.parametrize("text", ["", '{"format": 1', "other", "gone"])
+def test_a_found_plan_that_is_damaged_is_told_and_does_not_stand_in_the_way(
+    text: str, plan: Plan, both: Path
+) -> None:
+    file = usual_file(Bundle.open(both), DeviceOptions())
+    spoiled: dict[str, dict[str, Any]] = {
+        "other": {"bundle": "0" * 64},
+        "gone": {"drivers": {"gone": {}}},
+    }
+    changes = spoiled.get(text, {})
+    write_plan(mixed(plan, **changes), file)
+    if not changes:
+        file.write_text(text)
+    with (
+        pytest.warns(EdgegenWarning, match=f"plan found in {file} is not used"),
+        edgegen.load(both, placement="auto") as pipeline,
+    ):
+        assert pipeline.placement == ""
+    assert f"plan found in {file} is not used" in edge("run", str(both), TEXT).stderr
 
 
 # ----------------------------------------------------------- the command line
@@ -197,6 +222,16 @@ def test_the_commands_write_a_plan_and_use_it(both: Path, quick: None, tmp_path:
         edge("run", where, TEXT, "--json", "--placement", str(tmp_path / "p.json")).stdout
     )
     assert named["devices"] == found["devices"]
+    more = edge("run", where, TEXT, "--placement", str(tmp_path / "p.json"), "--threads", "2")
+    assert "the forecast may not hold" in more.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--plan", "--html", "x.html"), ("--plan", "-o", "csv"), ("--write",), ("-d", ",")]
+)
+def test_an_option_that_would_change_nothing_is_refused(words: tuple[str, ...], both: Path) -> None:
+    done = edge("profile", str(both), *words)
+    assert isinstance(done.exception, InputError)
 
 
 def test_run_takes_devices_by_part_fallbacks_and_a_cache(tmp_path: Path, both: Path) -> None:
@@ -211,3 +246,5 @@ def test_run_takes_devices_by_part_fallbacks_and_a_cache(tmp_path: Path, both: P
     found = json.loads(moved.stdout)
     assert {(one["device"], one["to"]) for one in found["fallbacks"]} == {("ov-cpu", "ort-cpu")}
     assert "decode went on on ort-cpu" in moved.stderr
+    absent = edge("run", str(onnx), TEXT, "--device", "ov-npu", "--fallback", "ort-cpu")
+    assert "encode, decode went on on ort-cpu: device ov-npu cannot be used" in absent.stderr

@@ -39,7 +39,7 @@ def checking(folder: Path, names: str | None, threads: int, as_json: bool) -> No
         print_json([{**asdict(one), "sound": one.sound} for one in found])
     else:
         show(found)
-    if any(not one.sound and (names is not None or one.graphs) for one in found):
+    if any(not one.sound and (names or one.graphs) for one in found):
         raise Exit(1)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,6 +32,19 @@ def _console(file: Any) -> Console:
     if not found.is_terminal:
         found.width = PIPE_WIDTH
     return found
+
+
+@contextmanager
+def aloud() -> Iterator[None]:
+    """edgegen's own warnings as lines on standard error; other libraries' are not for users."""
+    from edgegen.runtime.task import EdgegenWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", EdgegenWarning)
+        yield
+    for one in caught:
+        print(f"edgegen: {one.message}", file=sys.stderr)
 
 
 def print_json(document: object) -> None:

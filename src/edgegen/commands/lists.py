@@ -6,9 +6,11 @@ from edgegen.errors import InputError
 
 
 def words(text: str) -> tuple[str, ...]:
-    """``"a, b"`` as its words, each once."""
-    found = (word.strip() for word in text.split(","))
-    return tuple(dict.fromkeys(word for word in found if word))
+    """``"a, b"`` as its words, each once. Raises ``InputError`` for commas and no word."""
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if text and not found:
+        raise InputError(f"{text!r}: expected words with commas between, got none.")
+    return found
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import to_builtins
-from typer import Option
+from typer import Context, Option
 
 from edgegen.errors import InputError
 
@@ -49,6 +49,24 @@ Placement = Annotated[
     Option(metavar="FILE", rich_help_panel=PLAN, show_default=False,
            help="Write the plan to this file, for edgegen run --placement."),
 ]  # fmt: skip
+
+
+# What only a plan takes, and what it has no use for.
+OF_PLANS = ("goal", "memory_limit", "draft_model", "write", "placement")
+OF_SWEEPS = (
+    "texts", "warm_ups", "draft", "num_assistant_tokens", "engine", "html", "save", "kind",
+)  # fmt: skip
+
+
+def check_typed(context: Context) -> None:
+    """Raises ``InputError`` for an option that would change nothing."""
+    planned = context.params["plan"]
+    idle = OF_SWEEPS if planned else OF_PLANS
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in idle and source is not None and source.name == "COMMANDLINE":
+            spelled = max(option.opts, key=len)
+            raise InputError(f"{spelled} is {'not for a plan' if planned else 'for --plan'}.")
 
 
 def planning(typed: dict[str, Any]) -> None:

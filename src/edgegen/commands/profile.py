@@ -154,6 +154,7 @@ def profile(
     write: plans.Write = False,
     placement: plans.Placement = None,
 ) -> None:
+    plans.check_typed(ctx)
     if plan:
         plans.planning(ctx.params)
         return

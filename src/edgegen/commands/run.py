@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from . import arguments, places
 
 if TYPE_CHECKING:
     from edgegen.runtime.options import GenerationOptions
+    from edgegen.runtime.parts import Fallback
     from edgegen.runtime.pipeline import Pipeline
 
     from .inputs import Given
@@ -110,10 +112,7 @@ def run(
 
 def generate(typed: dict[str, Any]) -> None:
     """Run with the options as they were typed, by name."""
-    from edgegen.runtime.pipeline import load
-
     from .inputs import Given, suffix_of
-    from .lists import words
     from .outputs import Output
 
     # Mistakes in the words typed are told before a large bundle is read.
@@ -129,29 +128,48 @@ def generate(typed: dict[str, Any]) -> None:
         suffix=suffix_of(typed["suffix"], typed["suffix_file"]),
         infill=typed["infill"],
     )
-    with load(
-        typed["bundle"],
-        typed["device"],
-        typed["threads"],
-        precision=typed["precision"],
-        static=typed["static"],
-        exact=typed["exact"],
-        fallback=words(typed["fallback"] or ""),
-        placement=plan_of(typed),
-        source_cache_bytes=int(2**20 * (typed["source_cache"] or 0)),
-        cache_dir=None if typed["cache_dir"] == "none" else typed["cache_dir"],
-        verify=not typed["no_verify"],
-        draft_model=typed["draft_model"],
-        draft_device=typed["draft_device"],
-        draft_threads=typed["draft_threads"],
-        corpus=typed["corpus"],
-        calibrate=options.draft != "none" and options.num_beams == 1,
-    ) as pipeline:
+    with opened(typed, options) as pipeline:
         try:
             write(pipeline, given, output, options, typed)
         finally:
-            for one in pipeline.engine.fallbacks:
-                print(f"edgegen: {one.part} went on on {one.to}: {one.reason}", file=sys.stderr)
+            tell(pipeline.engine.fallbacks)
+
+
+def opened(typed: dict[str, Any], options: GenerationOptions) -> Pipeline:
+    """The bundle, loaded; what is to be known of that goes to standard error."""
+    from edgegen.runtime.pipeline import load
+
+    from .console import aloud
+    from .lists import words
+
+    with aloud():
+        return load(
+            typed["bundle"],
+            typed["device"],
+            typed["threads"],
+            precision=typed["precision"],
+            static=typed["static"],
+            exact=typed["exact"],
+            fallback=words(typed["fallback"] or ""),
+            placement=plan_of(typed),
+            source_cache_bytes=int(2**20 * (typed["source_cache"] or 0)),
+            cache_dir=None if typed["cache_dir"] == "none" else typed["cache_dir"],
+            verify=not typed["no_verify"],
+            draft_model=typed["draft_model"],
+            draft_device=typed["draft_device"],
+            draft_threads=typed["draft_threads"],
+            corpus=typed["corpus"],
+            calibrate=options.draft != "none" and options.num_beams == 1,
+        )
+
+
+def tell(fallbacks: Sequence[Fallback]) -> None:
+    """A line for each reason, of all the parts it moved."""
+    moved: dict[tuple[str, str], list[str]] = {}
+    for one in fallbacks:
+        moved.setdefault((one.to, one.reason), []).append(one.part)
+    for (to, reason), parts in moved.items():
+        print(f"edgegen: {', '.join(parts)} went on on {to}: {reason}", file=sys.stderr)
 
 
 def write(
