@@ -1,13 +1,14 @@
 """ONNX Runtime sessions for any of its providers.
 
 Ports are bound by address: what the caller rewrites in place costs nothing the next call, and a
-cache bound as past and present is never copied.
+cache bound as past and present is never copied. A provider with a memory of its own copies inputs
+when they are bound, so there they are bound anew each call.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ class _Frame:
             self.bind_output(port.name, found)
         self.ready = True
 
+    def renew(self, inputs: Collection[str]) -> None:
+        """Copy the inputs once more: they may have been rewritten in place."""
+        for name, array in list(self.held.items()):
+            if name in inputs:
+                self.bind_input(name, array)
+
     def reopen(self) -> None:
         for name in self.open:
             self._places.setdefault(name, len(self._places))
@@ -126,6 +133,8 @@ class OrtRequest:
             self._forget(size)
         if frame.open:
             frame.reopen()
+        if session.copies:
+            frame.renew(session.inputs)
         try:
             session.inference.run_with_iobinding(frame.binding)
         except Exception as error:  # the provider's own types are not public
@@ -168,6 +177,7 @@ class OrtSession:
     ) -> None:
         self.inference: Any = inference
         self.home = home
+        self.copies = home != CPU.name
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file

@@ -6,12 +6,16 @@ What is asked of it goes to the real library; what only a GPU tells is made up a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ctypes import string_at
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
+from math import prod
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import onnxruntime as real
+from numpy.typing import NDArray
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -41,6 +45,25 @@ class Assigned:
         return self.nodes
 
 
+class Binding:
+    """Inputs are copied when they are bound, as into a GPU's memory."""
+
+    def __init__(self, made: Any) -> None:
+        self._real = made
+        self._copies: dict[str, NDArray[Any]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def bind_input(
+        self, name: str, device: str, index: int, kind: Any, shape: Sequence[int], pointer: int
+    ) -> None:
+        size = prod(shape) * np.dtype(kind).itemsize
+        copy = np.frombuffer(string_at(pointer, size), kind).copy()
+        self._copies[name] = copy
+        self._real.bind_input(name, device, index, kind, shape, copy.ctypes.data)
+
+
 class Inference:
     """A session of the real library, told of as the GPU's."""
 
@@ -55,6 +78,9 @@ class Inference:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+    def io_binding(self) -> Binding:
+        return Binding(self._real.io_binding())
 
     def disable_fallback(self) -> None:
         self._gpu.fallbacks_disabled += 1

@@ -8,11 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_onnxruntime import Gpu, module
 
 import edgegen
-from edgegen.devices import device_named
+from edgegen.bundle import Bundle
+from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import DeviceError
 
 PLAIN = edgegen.GenerationOptions(draft="none", max_new_tokens=10, min_new_tokens=10)
@@ -93,3 +95,21 @@ def test_the_device_says_that_it_was_not_run_on_hardware(gpu: Gpu) -> None:
 def test_a_library_without_the_provider_says_what_to_install() -> None:
     why = device_named("ort-cuda").missing()
     assert why is not None and "onnxruntime-gpu" in why
+
+
+def test_what_is_rewritten_in_place_is_copied_to_the_gpu_again(
+    gpu: Gpu, tiny_t5_bundle: Path
+) -> None:
+    bundle = Bundle.open(tiny_t5_bundle)
+    variant = bundle.component("encode").variants[0]
+    session = device_named("ort-cuda").compile(
+        bundle.file(variant.file), variant, DeviceOptions(cpu_nodes=True)
+    )
+    request, ids = session.request(), np.array([[3, 4, 5]])
+    feeds = {"input_ids": ids, "source_mask": np.ones((1, 3), np.float32)}
+    first = request.run(feeds)["cross_key_0"].copy()
+    ids[:] = 7
+    rewritten = request.run(feeds)["cross_key_0"].copy()
+    assert not np.array_equal(rewritten, first)
+    assert np.array_equal(rewritten, session.request().run(feeds)["cross_key_0"])
+    assert gpu.runs == 3
