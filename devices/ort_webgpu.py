@@ -26,7 +26,23 @@ class OrtWebgpu(OrtProvider):
         formats=("onnx",),
         weight_formats=("fp32", "fp16", "int8", "int4"),
         caches=("append", "in_place", "recurrent", "none"),
-        cpu_ops=("Shape", "Size"),
+        # ONNX Runtime keeps arithmetic on sizes and positions, which are integers, off GPUs.
+        cpu_ops=(
+            "Shape",
+            "Size",
+            "Add",
+            "Sub",
+            "Min",
+            "Max",
+            "Range",
+            "Cast",
+            "Reshape",
+            "Squeeze",
+            "Slice",
+            "Concat",
+            "Gather",
+        ),
+        exercised="emulated",
     )
 
     def options(self, places: tuple[Any, ...], options: DeviceOptions) -> Mapping[str, str]:
