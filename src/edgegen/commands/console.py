@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ def _console(file: Any) -> Console:
 
 
 @contextmanager
-def aloud() -> Iterator[None]:
+def aloud() -> Generator[None]:
     """edgegen's own warnings as lines on standard error; other libraries' are not for users."""
     from edgegen.runtime.task import EdgegenWarning
 
