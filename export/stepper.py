@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen import coded
 from edgegen.devices import Session
 from edgegen.devices.device import Request
 from edgegen.graph import Graph
@@ -47,7 +48,7 @@ def memory_of(
     mask = np.zeros(ids.shape, np.float32)
     mask[:, length:] = HIDDEN
     found = run(sessions["encode"], {"input_ids": ids, "source_mask": mask})
-    return {**found, "source_mask": mask}
+    return coded.filled({**found, "source_mask": mask}, HIDDEN)
 
 
 def filled(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.devices.device import Feeds, Session, Tensor
+from edgegen.coded import given_back, rows_of_call
+from edgegen.devices.device import Feeds, Request, Session, Tensor
+from edgegen.errors import InputError
+from edgegen.graph import Graph
 from edgegen.manifest import Variant
 
 from .cache import KVCache, open_cache
@@ -101,14 +104,8 @@ class Decoder:
         self._takes_visible = "visible" in self._names
         self._takes_places = "key_positions" in self._names
         self._request = session.request()
-        outputs = {port.name for port in variant.graph.outputs}
-        for name, array in (memory or {}).items():
-            if name in self._names:
-                self._request.bind(name, array)
-            # A graph that gives its memory back changes nothing in it: one array, and no copy.
-            part, _, layer = name.rpartition("_")
-            if (back := f"{part}_out_{layer}") in outputs:
-                self._request.bind(back, array)
+        bind_memory(self._request, variant.graph, self.memory)
+        self._most_rows = rows_of_call(self.memory)
         # The model's limit is one of positions: a tree has more rows.
         self._lineage = Lineage() if branching else None
         most = 0 if branching else limit
@@ -141,7 +138,8 @@ class Decoder:
         """Rows a call takes, of a prompt or with a draft."""
         if isinstance(self._request, StaticRequest):
             return self._request.rows(self.length)
-        return max(PREFILL_CHUNK, self._prefix)
+        most = max(PREFILL_CHUNK, self._prefix)
+        return min(most, self._most_rows or most)
 
     @property
     def length(self) -> int:
@@ -161,6 +159,11 @@ class Decoder:
         to ``length + n`` until ``keep``.
         """
         n, past = len(tokens), self._cache.length
+        if 0 < self._most_rows < n:
+            raise InputError(
+                f"a call of {n} rows, and over this source held in 8 bits one has at most "
+                f"{self._most_rows}; ask for fewer beams, or export without --memory int8."
+            )
         call = self._calls.get(n)
         if call is None:
             call = self._calls[n] = _Call(n, self._past, self._names)
@@ -229,3 +232,16 @@ class Decoder:
         if parents is None:
             return self._places[:, : past + n]
         return np.concatenate([self._places[:, :past], call.positions], 1)
+
+
+def bind_memory(request: Request, graph: Graph, memory: Feeds) -> None:
+    """Let all calls of a request read the source's arrays.
+
+    A graph that gives its memory back changes nothing in it: one array, and no copy.
+    """
+    inputs, outputs = graph.input_names(), {port.name for port in graph.outputs}
+    for name, array in memory.items():
+        if name in inputs:
+            request.bind(name, array)
+        if (back := given_back(name)) in outputs:
+            request.bind(back, array)

@@ -17,6 +17,7 @@ from msgspec.structs import replace as replace_fields
 from numpy.typing import NDArray
 
 from edgegen.bundle import Bundle
+from edgegen.coded import filled
 from edgegen.devices import Device, DeviceOptions, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import InputError
@@ -218,7 +219,7 @@ class Engine:
         done = perf_counter()
         mask = {k: v for k, v in feeds.items() if k == "source_mask"}
         before = heard - start if "features" in self.variants else 0.0
-        return Memory({**outputs, **mask}, before, done - heard)
+        return Memory(filled({**outputs, **mask}, HIDDEN), before, done - heard)
 
     def decoder(self, memory: Memory | None = None, options: GenerationOptions = PLAIN) -> Decoder:
         """A decoder at the start of a text, with the outputs the drafter or a condition's

@@ -15,7 +15,7 @@ from edgegen.devices.device import Feeds, Tensor
 from edgegen.manifest import Variant
 
 from .buffers import check_room
-from .decoder import HIDDEN, Decoder
+from .decoder import HIDDEN, Decoder, bind_memory
 
 FIRST_ROWS = 64
 Floats = NDArray[np.float32]
@@ -174,8 +174,8 @@ class Seats:
         if self._bound == (texts, rows, longest):
             return
         self._bound = (texts, rows, longest)
-        for name, array in self._memory.items():
-            self._request.bind(name, array[:texts])
+        taken = {name: array[:texts] for name, array in self._memory.items()}
+        bind_memory(self._request, self._variant.graph, taken)
         record = self._variant.cache
         for i in range(record.layers):
             if record.kind == "recurrent":

@@ -217,10 +217,6 @@ def decode_graph(shape: Shape, cache_kind: str, memory: MemoryFormat = "fp32") -
         cache_in, cache_out = _cache_ports(shape, cache_kind, i)
         inputs += cache_in
         outputs += cache_out
-    # A kernel that reads codes as a cache gives them back.
-    given_back = memory == "int8" and cache_kind == "in_place"
-    for i in range(shape.cross_layers if given_back else 0):
-        outputs += [_remembered(shape, f"cross_{p}_out_{i}", "int8") for p in ("key", "value")]
     return Graph(name="decode", inputs=tuple(inputs), outputs=tuple(outputs))
 
 
