@@ -41,6 +41,16 @@ def fast(one: Contestant) -> Contestant:
     )
 
 
+def remembering(one: Contestant) -> Contestant:
+    """With keys and values of the source in 8 bits."""
+    return replace(
+        one,
+        name=f"{one.name} memory8",
+        model=f"{one.model}{MEMORY}",
+        note="the source held in 8 bits",
+    )
+
+
 def speculated(one: Contestant, drafter: str) -> Contestant:
     settings = {**one.settings, "draft": drafter}
     return replace(one, name=f"{one.name} +{drafter}", settings=settings, plain=one.name)
@@ -95,6 +105,12 @@ def everywhere(source: str) -> tuple[Contestant, ...]:
     )
 
 
+def all_remembering(source: str) -> tuple[Contestant, ...]:
+    """edgegen on ONNX Runtime, whose kernel it is, with the source in 8 bits."""
+    narrow = [kind for kind in WEIGHTS if kind[0] in ("int8", "int4")]
+    return tuple(remembering(edgegen(source, "ort-cpu", *kind)) for kind in narrow)
+
+
 def speech_peers() -> tuple[Contestant, ...]:
     """Of Whisper base."""
     return (
@@ -123,16 +139,6 @@ def speech_peers() -> tuple[Contestant, ...]:
 
 def speech(device: str, weights: str) -> Contestant:
     return replace(edgegen("whisper", device, weights), adapter=SPEECH)
-
-
-def remembering(one: Contestant) -> Contestant:
-    """With keys and values of the source in 8 bits."""
-    return replace(
-        one,
-        name=f"{one.name} memory8",
-        model=f"{one.model}{MEMORY}",
-        note="the source held in 8 bits",
-    )
 
 
 def placed(weights: str) -> Contestant:

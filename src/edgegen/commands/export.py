@@ -107,8 +107,7 @@ Memory = Annotated[
     Option(
         metavar="FORMAT",
         help="How keys and values of the source are held: fp32 or int8, a quarter of what a step "
-        "of Whisper reads. On CPUs, of models whose sources have one length; for decoding by ONNX "
-        "Runtime.",
+        "reads of a long source. On CPUs; for decoding by ONNX Runtime.",
         rich_help_panel=WEIGHTS,
     ),
 ]
