@@ -219,7 +219,7 @@ class Engine:
         done = perf_counter()
         mask = {k: v for k, v in feeds.items() if k == "source_mask"}
         before = heard - start if "features" in self.variants else 0.0
-        return Memory(filled({**outputs, **mask}, HIDDEN), before, done - heard)
+        return Memory(filled({**outputs, **mask}, float(HIDDEN)), before, done - heard)
 
     def decoder(self, memory: Memory | None = None, options: GenerationOptions = PLAIN) -> Decoder:
         """A decoder at the start of a text, with the outputs the drafter or a condition's
