@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.edgegen-installed
 HTP_VENV ?= .venv-htp
 HTP_INSTALLED := $(HTP_VENV)/.edgegen-htp-installed
 
-.PHONY: help setup demo bench-peers bench-speculation study test fast slow htp htp-setup ledger lint ruff mypy pyright format docs clean
+.PHONY: help setup demo bench-peers bench-sources bench-speculation study test fast slow htp htp-setup ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -18,10 +18,11 @@ help:
 	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
 	@echo "make bench-peers  edgegen beside other engines: hours; WORK=t5 for a part of it"
 	@echo "make bench-speculation  what drafts bring on real models, half an hour on a quiet machine"
+	@echo "make bench-sources  what kept sources and kept graphs bring, a quarter of an hour"
 	@echo "make study   encoder-decoder beside decoder-only into docs/study.md, an hour; resumes"
 	@echo "make lint    ruff, mypy and pyright"
 	@echo "make format  let ruff rewrite what it can"
-	@echo "make docs    write docs/cli.md and docs/families.md anew"
+	@echo "make docs    write docs/cli.md, docs/families.md and the table of docs/devices.md anew"
 	@echo "make setup   the virtual environment in $(VENV); every other target does this first"
 
 setup: $(INSTALLED)
@@ -63,6 +64,9 @@ ledger: setup
 bench-speculation: setup
 	$(RUN) bench/speculation.py
 
+bench-sources: setup
+	$(RUN) bench/sources.py
+
 study: setup
 	$(RUN) -m edgegen study encoder-decoder -t 2 -o docs/study.json --report docs/study.md
 
@@ -87,6 +91,7 @@ format: setup
 docs: setup
 	$(RUN) docs/generate_cli.py
 	$(RUN) docs/generate_families.py
+	$(RUN) docs/generate_devices.py
 
 clean:
 	rm -rf $(VENV) $(HTP_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -51,7 +51,7 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "\nmake test " in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", ["cli", "families"])
+@pytest.mark.parametrize("page", ["cli", "devices", "families"])
 def test_a_generated_page_is_what_the_commands_and_tables_say(page: str) -> None:
     script = ROOT / "docs" / f"generate_{page}.py"
     result = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)

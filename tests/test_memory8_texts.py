@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_batch import plain, sources
 from test_rows import MOST, Model, drawn
-from tiny_families import CASES, END, tokenizer, write_bundle
+from tiny_families import CASES, tokenizer, write_bundle
 
 from edgegen import Pipeline, load
 from edgegen.bundle import Bundle
@@ -81,7 +81,7 @@ def test_the_gate_finds_the_checkpoint_s_tokens(name: str, form: str, folders: F
     """Sources with hidden places at their end among them; logits are off by what codes lose."""
     bundle = Bundle.open(folders(name, form=form))
     made = CASES[name].make(**WIDE.get(name, {}))
-    _, family = family_of(replace(made, tokenizers={"source": tokenizer(END)}))
+    _, family = family_of(replace(made, tokenizers={"source": tokenizer(True)}))
     said: Any = {"formats": (form,), "memory": "int8"}
     found = Gate(family, ExportOptions(model="m", output=Path("o"), **said)).check(
         bundle.path, {part: bundle.component(part).variants[0] for part in ("encode", "decode")}
