@@ -6,8 +6,10 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.edgegen-installed
 HTP_VENV ?= .venv-htp
 HTP_INSTALLED := $(HTP_VENV)/.edgegen-htp-installed
+WEBGPU_VENV ?= .venv-webgpu
+WEBGPU_INSTALLED := $(WEBGPU_VENV)/.edgegen-webgpu-installed
 
-.PHONY: help setup demo bench-peers bench-sources bench-speculation study test fast slow htp htp-setup ledger lint ruff mypy pyright format docs clean
+.PHONY: help setup demo bench-peers bench-sources bench-speculation study test fast slow npu-compile htp htp-setup webgpu webgpu-setup ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -15,6 +17,8 @@ help:
 	@echo "make fast    only the tests that need no real weights"
 	@echo "make slow    the tests that take minutes"
 	@echo "make htp     static graphs on the simulator of Qualcomm's HTP, in $(HTP_VENV)"
+	@echo "make webgpu  the WebGPU provider on a software Vulkan, in $(WEBGPU_VENV); docs/simulators.md first"
+	@echo "make npu-compile  static graphs through Intel's NPU compiler under Wine, some minutes"
 	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
 	@echo "make bench-peers  edgegen beside other engines: hours; WORK=t5 for a part of it"
 	@echo "make bench-speculation  what drafts bring on real models, half an hour on a quiet machine"
@@ -58,6 +62,22 @@ $(HTP_INSTALLED): pyproject.toml constraints.txt
 htp: htp-setup
 	EDGEGEN_HTP=required $(HTP_VENV)/bin/python -m pytest tests/test_htp.py
 
+webgpu-setup: $(WEBGPU_INSTALLED)
+
+# Apart from $(VENV): its wheel is ONNX Runtime itself and takes onnxruntime's place.
+$(WEBGPU_INSTALLED): pyproject.toml constraints.txt
+	$(MAKE) setup VENV=$(WEBGPU_VENV)
+	$(WEBGPU_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(WEBGPU_VENV)/bin/python -m pip install --quiet --no-deps onnxruntime-webgpu==1.27.0
+	@touch $@
+
+webgpu: webgpu-setup
+	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-$$(mktemp -d)} EDGEGEN_WEBGPU=required \
+	  $(WEBGPU_VENV)/bin/python -m pytest tests/test_webgpu.py
+
+npu-compile: setup
+	EDGEGEN_NPU=required $(RUN) -m pytest tests/test_npu_compile.py
+
 ledger: setup
 	$(RUN) bench/ledger.py
 
@@ -94,4 +114,4 @@ docs: setup
 	$(RUN) docs/generate_devices.py
 
 clean:
-	rm -rf $(VENV) $(HTP_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(HTP_VENV) $(WEBGPU_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -183,7 +183,9 @@ class OvSession:
 
     def places_used(self) -> list[str]:
         """The devices that compute, as the compiled graph tells."""
-        return [str(name) for name in self.compiled.get_property("EXECUTION_DEVICES")]
+        told = self.compiled.get_property("EXECUTION_DEVICES")
+        # The NPU's plugin tells one name, others a list of them.
+        return [told] if isinstance(told, str) else [str(name) for name in told]
 
     def placement(self) -> Placement:
         """Nodes of the graph as it runs, or as it was read where the device, which then compiled it
