@@ -3,12 +3,15 @@
 A text asks as if it were alone (``asking``). Questions of many are gathered: sources are encoded
 side by side, and texts that want one more token share a decode call. A seat is free when its text
 has ended, so texts of unequal length do not wait for one another. Calls over several rows of one
-text (a prompt, beams, drafts) are made alone.
+text (a prompt, beams, drafts) are made alone. Several threads may each have a batch of their own on
+the same graphs; each takes the next text when it has a seat free.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -33,6 +36,20 @@ class Text:
     seated: Decoder | None = field(default=None)
 
 
+class Waiting:
+    """Texts not begun, for the batches of several threads. Once ``over`` none goes on."""
+
+    def __init__(self, writings: Sequence[Writing[Result]]) -> None:
+        self._texts = deque(enumerate(writings))
+        self.over = False
+
+    def take(self) -> tuple[int, Writing[Result]] | None:
+        try:
+            return self._texts.popleft()
+        except IndexError:
+            return None
+
+
 class Batch:
     """``size`` texts at a time. Holds memory for as long as ``run`` runs."""
 
@@ -41,23 +58,23 @@ class Batch:
         self._seats: Seats | None = None
         self._results: dict[int, Result] = {}
 
-    def run(self, writings: Sequence[Writing[Result]]) -> list[Result]:
-        """The results, in order. What one raises ends all."""
-        waiting = iter(enumerate(writings))
+    def run(self, waiting: Waiting) -> dict[int, Result]:
+        """Results of the texts taken, by place. What one raises ends all."""
         active: list[Text] = []
         try:
-            while True:
+            while not waiting.over:
                 active += self._begun(waiting, self._size - len(active))
                 if not active:
-                    return [self._results[place] for place in range(len(writings))]
+                    break
                 active = self._turn(active)
-        finally:
-            for writing in writings:
-                writing.close()
+            return self._results
+        except BaseException:
+            waiting.over = True
+            raise
 
-    def _begun(self, waiting: Iterator[tuple[int, Writing[Result]]], room: int) -> list[Text]:
+    def _begun(self, waiting: Waiting, room: int) -> list[Text]:
         texts: list[Text] = []
-        while len(texts) < room and (following := next(waiting, None)) is not None:
+        while len(texts) < room and (following := waiting.take()) is not None:
             place, writing = following
             asked = self._next(place, writing, None)
             if asked is not None:
@@ -147,3 +164,26 @@ class Batch:
         rows = self._seats.forward(tokens)
         share = (perf_counter() - start) / len(calls)
         return {place: Answer(Scores(rows[call.decoder]), share) for place, call in calls.items()}
+
+
+def together(
+    engine: Engine, writings: Sequence[Writing[Result]], size: int, workers: int = 1
+) -> list[Result]:
+    """The results, in order: ``workers`` threads decode ``size`` texts each at a time."""
+    waiting, found = Waiting(writings), dict[int, Result]()
+    try:
+        if workers == 1:
+            found = Batch(engine, size).run(waiting)
+        else:
+            with ThreadPoolExecutor(workers, "edgegen-batch") as pool:
+                running = [pool.submit(Batch(engine, size).run, waiting) for _ in range(workers)]
+                try:
+                    for one in running:
+                        found |= one.result()
+                except BaseException:  # an interrupt of this thread reaches the others
+                    waiting.over = True
+                    raise
+    finally:
+        for writing in writings:
+            writing.close()
+    return [found[place] for place in range(len(writings))]

@@ -18,7 +18,7 @@ from edgegen.bundle import Bundle
 from edgegen.errors import InputError
 from edgegen.registry import Registry
 
-from .batch import Batch as Together
+from .batch import together
 from .encoding import Filling, Label, encoder_for, refuse_method
 from .engine import Engine
 from .fallback import retried, steadily
@@ -102,14 +102,29 @@ class Pipeline:
 
     @overload
     def generate(
-        self, source: Batch, options: GenerationOptions | None = None, *, batch_size: int = 1
+        self,
+        source: Batch,
+        options: GenerationOptions | None = None,
+        *,
+        batch_size: int = 1,
+        workers: int = 1,
     ) -> list[Result]: ...
     @overload
     def generate(
-        self, source: Source, options: GenerationOptions | None = None, *, batch_size: int = 1
+        self,
+        source: Source,
+        options: GenerationOptions | None = None,
+        *,
+        batch_size: int = 1,
+        workers: int = 1,
     ) -> Result: ...
     def generate(
-        self, source: Any, options: GenerationOptions | None = None, *, batch_size: int = 1
+        self,
+        source: Any,
+        options: GenerationOptions | None = None,
+        *,
+        batch_size: int = 1,
+        workers: int = 1,
     ) -> Result | list[Result]:
         """Text for a source: text, token ids, a conversation (messages with ``role`` and
         ``content``), a text with gaps (``Gaps``), samples (float32 mono at the bundle's rate) or an
@@ -117,13 +132,16 @@ class Pipeline:
 
         A list of sources gives a list of results in the same order, ``batch_size`` of them decoded
         together: more words a second and no drafts. Texts are then those of one at a time up to
-        rounding. Raises ``InputError``, ``CacheFull`` and ``DeviceError``.
+        rounding. ``workers`` threads do so each, on graphs loaded once: where cores are free, two
+        with ``threads=1`` write more than one with ``threads=2``. Raises ``InputError``,
+        ``CacheFull`` and ``DeviceError``.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {batch_size!r}.")
+        for name, given in (("batch_size", batch_size), ("workers", workers)):
+            if given < 1:
+                raise InputError(f"{name} must be at least 1, got {given!r}.")
         if is_batch(source):
-            if batch_size > 1 and self.bundle.manifest.encoding is None:
-                return self._together(source, options or self.defaults, batch_size)
+            if max(batch_size, workers) > 1 and self.bundle.manifest.encoding is None:
+                return self._together(source, options or self.defaults, batch_size, workers)
             return [self.generate(one, options) for one in source]
         stream = self.stream(source, options)
         for _ in stream:
@@ -131,14 +149,14 @@ class Pipeline:
         return stream.result
 
     def _together(
-        self, sources: Sequence[Any], options: GenerationOptions, batch_size: int
+        self, sources: Sequence[Any], options: GenerationOptions, batch_size: int, workers: int
     ) -> list[Result]:
         if options.draft == "auto":
             options = options.with_changes(draft="none")
 
         def run() -> list[Result]:
-            batch = Together(self.engine, batch_size)
-            return batch.run([self.task.run(source, options) for source in sources])
+            writings = [self.task.run(source, options) for source in sources]
+            return together(self.engine, writings, batch_size, workers)
 
         return [self._told(result) for result in self._retried(run)]
 

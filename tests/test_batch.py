@@ -129,3 +129,34 @@ def test_lines_come_out_as_they_went_in(tmp_path: Path) -> None:
     together = CliRunner().invoke(app, asked, input=lines)
     assert together.exit_code == 0, together.output
     assert together.output == alone.output and together.output.count("\n") == 6
+
+
+@pytest.mark.parametrize("name", ["t5-tied", "marian-ssru", "gemma3"])
+def test_texts_of_several_workers_are_those_of_one(pipelines: Pipelines, name: str) -> None:
+    pipeline, given = pipelines(name), sources(name, 11)
+    alone = [pipeline.generate(source, plain()).tokens for source in given]
+    for size, workers in ((1, 2), (3, 2), (2, 4), (4, 20)):
+        found = pipeline.generate(given, plain(), batch_size=size, workers=workers)
+        assert [result.tokens for result in found] == alone
+    assert pipeline.generate([], plain(), workers=2) == []
+
+
+def test_what_one_worker_s_text_raises_ends_all_in_one_line(pipelines: Pipelines) -> None:
+    pipeline = pipelines("t5-tied")
+    given: list[Any] = [*sources("t5-tied", 6), " ", *sources("t5-tied", 6)]
+    with pytest.raises(InputError, match="empty"):
+        pipeline.generate(given, plain(), batch_size=2, workers=2)
+    with pytest.raises(InputError, match="workers must be at least 1, got 0"):
+        pipeline.generate(given, plain(), workers=0)
+    again = sources("t5-tied", 4)
+    alone = [pipeline.generate(source, plain()).tokens for source in again]
+    assert [one.tokens for one in pipeline.generate(again, plain(), workers=2)] == alone
+
+
+def test_the_command_line_has_workers(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b", "t5-tied")
+    lines = "".join(f"{WORDS[i]} {WORDS[2 * i]}\n" for i in range(3, 10))
+    asked = ["run", str(bundle), "--draft", "none"]
+    alone = CliRunner().invoke(app, asked, input=lines)
+    shared = CliRunner().invoke(app, [*asked, "--batch-size", "2", "--workers", "2"], input=lines)
+    assert shared.exit_code == 0 and shared.stdout == alone.stdout

@@ -5,6 +5,7 @@ Lengths are fixed by ``min_new_tokens`` = ``max_new_tokens``, which forbids the 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import edgegen
@@ -20,13 +21,21 @@ PACKAGES = ("edgegen", "onnxruntime", "openvino", "numpy")
 def load(settings: Settings, threads: int) -> Run:
     drafter = settings.get("draft", "none")
     pipeline = opened(settings, threads)
+    several = threads > 1 and settings.get("device", "ort-cpu") == "ort-cpu"
+
+    @cache
+    def batches() -> Pipeline:
+        """A worker a core does more than one on all of them, once there are texts for each."""
+        return opened(settings, 1) if several else pipeline
+
     ends = set(pipeline.bundle.manifest.generation.end)
 
     def run(request: Request) -> Outcome:
         options = options_for(request, drafter)
         sources: list[Any] = [list(source) for source in request.sources] or list(request.texts)
         if request.batch:
-            results = pipeline.generate(sources, options, batch_size=BATCH)
+            workers = threads if several else 1
+            results = batches().generate(sources, options, batch_size=BATCH, workers=workers)
         else:
             results = [pipeline.generate(source, options) for source in sources]
         return Outcome(

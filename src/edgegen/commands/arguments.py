@@ -73,6 +73,13 @@ BatchSize = Annotated[
         "before several are done. Default: 1.",
     ),
 ]  # fmt: skip
+Workers = Annotated[
+    int | None,
+    option(
+        "--workers", panel=INPUT, metavar="N",
+        help="Batches decoded side by side, each with --threads of its own. Default: 1.",
+    ),
+]  # fmt: skip
 Truncate = Annotated[
     bool | None,
     option(

@@ -83,11 +83,16 @@ class Output:
         self._aside(pipeline, item, result)
 
     def write_together(
-        self, pipeline: Pipeline, items: Sequence[Input], options: GenerationOptions, size: int
+        self,
+        pipeline: Pipeline,
+        items: Sequence[Input],
+        options: GenerationOptions,
+        size: int,
+        workers: int,
     ) -> None:
-        """The same for several sources, ``size`` of them decoded together."""
+        """The same for several sources, ``size`` of them decoded together by each worker."""
         sources: list[Any] = [item.source for item in items if not item.blank]
-        results = iter(pipeline.generate(sources, options, batch_size=size))
+        results = iter(pipeline.generate(sources, options, batch_size=size, workers=workers))
         for item in items:
             if item.blank:
                 self._blank(item)

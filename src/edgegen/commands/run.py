@@ -60,6 +60,7 @@ def run(
     suffix: arguments.Suffix = None, suffix_file: arguments.SuffixFile = None,
     infill: arguments.Infill = False,
     batch_size: arguments.BatchSize = None,
+    workers: arguments.Workers = None,
     truncate: arguments.Truncate = None,
     output_format: arguments.OutputFormat = "text",
     as_json: arguments.Json = False,
@@ -194,13 +195,14 @@ def write(
     output.check_bundle(manifest, options)
     items = inputs(given, manifest)
     together = 1 if typed["batch_size"] is None else typed["batch_size"]
-    if together == 1:
+    workers = 1 if typed["workers"] is None else typed["workers"]
+    if max(together, workers) == 1:
         for item in items:
             output.write(pipeline, item, options)
         return
     # Enough of them for seats that fall free to be taken at once.
-    while part := list(islice(items, max(1, READ_AHEAD * together))):
-        output.write_together(pipeline, part, options, together)
+    while part := list(islice(items, max(1, READ_AHEAD * together * workers))):
+        output.write_together(pipeline, part, options, together, workers)
 
 
 def plan_of(typed: dict[str, Any]) -> Path | str | None:
