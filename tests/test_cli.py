@@ -523,3 +523,10 @@ def test_a_full_disk_is_one_line(tiny_t5_bundle: Path) -> None:
         result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert result.returncode == 2
     assert ONE_LINE.fullmatch(result.stderr)
+
+
+def test_profile_compare_is_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for way in (["compare"], ["profile", "compare"]):
+        assert main([*way, str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--json"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == second and "a.json" in first

@@ -18,7 +18,7 @@ HELP = """Compare two profiles: which numbers changed by more than a threshold, 
 Takes files that edgegen profile --json wrote on one machine, and compares what both hold: the same
 bundle, device, threads, precision, case, drafter and inputs. A time counts as changed where the
 spreads of its repetitions do not overlap either. Exit status: 0 nothing is worse; 1 something is
-slower or larger; 2 the files cannot be compared.
+slower or larger; 2 the files cannot be compared. edgegen profile compare is the same.
 
   edgegen profile bundles/en-pt --json > before.json
   edgegen profile bundles/en-pt --json > after.json
