@@ -139,6 +139,8 @@ class Batch:
     def _seat(self, text: Text, call: Call) -> bool:
         """Whether the call is one of several to be made together."""
         feed, decoder = call.feed, call.decoder
+        if self._size == 1:
+            return False
         if text.seated is decoder:
             return True
         self._stand(text)

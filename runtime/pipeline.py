@@ -131,10 +131,10 @@ class Pipeline:
         audio file's path.
 
         A list of sources gives a list of results in the same order, ``batch_size`` of them decoded
-        together: more words a second and no drafts. Texts are then those of one at a time up to
-        rounding. ``workers`` threads do so each, on graphs loaded once: where cores are free, two
-        with ``threads=1`` write more than one with ``threads=2``. Raises ``InputError``,
-        ``CacheFull`` and ``DeviceError``.
+        together: more words a second and no drafts, with ``draft="auto"`` too. Texts are then
+        those of one at a time up to rounding. ``workers`` threads do so each, on graphs loaded
+        once: where cores are free, two with ``threads=1`` write more than one with ``threads=2``.
+        Raises ``InputError``, ``CacheFull`` and ``DeviceError``.
         """
         for name, given in (("batch_size", batch_size), ("workers", workers)):
             if given < 1:
@@ -151,7 +151,12 @@ class Pipeline:
     def _together(
         self, sources: Sequence[Any], options: GenerationOptions, batch_size: int, workers: int
     ) -> list[Result]:
-        if options.draft == "auto":
+        if batch_size > 1 and options.draft not in ("auto", "none"):
+            raise InputError(
+                f"draft {options.draft!r} is for one text at a time: leave batch_size at 1 "
+                "(workers may be more), or the draft out."
+            )
+        if batch_size > 1:
             options = options.with_changes(draft="none")
 
         def run() -> list[Result]:

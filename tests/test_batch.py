@@ -160,3 +160,15 @@ def test_the_command_line_has_workers(tmp_path: Path) -> None:
     alone = CliRunner().invoke(app, asked, input=lines)
     shared = CliRunner().invoke(app, [*asked, "--batch-size", "2", "--workers", "2"], input=lines)
     assert shared.exit_code == 0 and shared.stdout == alone.stdout
+
+
+def test_drafts_are_for_workers_of_one_text_at_a_time(pipelines: Pipelines) -> None:
+    pipeline, given = pipelines("t5-tied"), sources("t5-tied", 7)
+    alone = [pipeline.generate(source, plain()).tokens for source in given]
+    found = pipeline.generate(given, plain(draft="lookup"), workers=2)
+    assert [one.tokens for one in found] == alone
+    assert any(step.drafted for one in found for step in one.timings.steps)
+    with pytest.raises(InputError, match=r"draft 'lookup' .* leave batch_size at 1"):
+        pipeline.generate(given, plain(draft="lookup"), batch_size=2)
+    auto = pipeline.generate(given, plain(draft="auto"), batch_size=2)
+    assert [one.tokens for one in auto] == alone
