@@ -8,8 +8,10 @@ HTP_VENV ?= .venv-htp
 HTP_INSTALLED := $(HTP_VENV)/.edgegen-htp-installed
 WEBGPU_VENV ?= .venv-webgpu
 WEBGPU_INSTALLED := $(WEBGPU_VENV)/.edgegen-webgpu-installed
+CUDA_VENV ?= .venv-cuda
+CUDA_INSTALLED := $(CUDA_VENV)/.edgegen-cuda-installed
 
-.PHONY: help setup demo bench-peers bench-sources bench-speculation study test fast slow npu-compile htp htp-setup webgpu webgpu-setup ledger lint ruff mypy pyright format docs clean
+.PHONY: help setup demo bench-peers bench-sources bench-speculation study test fast slow npu-compile htp htp-setup webgpu webgpu-setup cuda ledger lint ruff mypy pyright format docs clean
 
 help:
 	@echo "make demo    export, translate, transcribe and profile real models"
@@ -18,6 +20,7 @@ help:
 	@echo "make slow    the tests that take minutes"
 	@echo "make htp     static graphs on the simulator of Qualcomm's HTP, in $(HTP_VENV)"
 	@echo "make webgpu  the WebGPU provider on a software Vulkan, in $(WEBGPU_VENV); docs/simulators.md first"
+	@echo "make cuda    every kind of decoder on an NVIDIA GPU, in $(CUDA_VENV)"
 	@echo "make npu-compile  static graphs through Intel's NPU compiler under Wine, some minutes"
 	@echo "make ledger  every drafter against plain decoding on real models, for hours; resumes"
 	@echo "make bench-peers  edgegen beside other engines: hours; WORK=t5 for a part of it"
@@ -75,6 +78,16 @@ webgpu: webgpu-setup
 	XDG_RUNTIME_DIR=$${XDG_RUNTIME_DIR:-$$(mktemp -d)} EDGEGEN_WEBGPU=required \
 	  $(WEBGPU_VENV)/bin/python -m pytest tests/test_webgpu.py
 
+# Its wheel is ONNX Runtime itself too. CUDA and cuDNN come along as wheels.
+$(CUDA_INSTALLED): pyproject.toml constraints.txt
+	$(MAKE) setup VENV=$(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
+	$(CUDA_VENV)/bin/python -m pip install --quiet 'onnxruntime-gpu[cuda,cudnn]==1.31.1'
+	@touch $@
+
+cuda: $(CUDA_INSTALLED)
+	EDGEGEN_CUDA=required $(CUDA_VENV)/bin/python -m pytest tests/test_cuda.py
+
 npu-compile: setup
 	EDGEGEN_NPU=required $(RUN) -m pytest tests/test_npu_compile.py
 
@@ -114,4 +127,4 @@ docs: setup
 	$(RUN) docs/generate_devices.py
 
 clean:
-	rm -rf $(VENV) $(HTP_VENV) $(WEBGPU_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(HTP_VENV) $(WEBGPU_VENV) $(CUDA_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

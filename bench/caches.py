@@ -90,7 +90,7 @@ def main() -> None:
             output=folder,
             formats=("openvino",),
             weight_format=asked.weight_format,
-            caches=CACHES,
+            caches=CACHES["openvino"],
         )
         variants = openvino.write(family(), folder, options)
         keys = ("decode", "decode+stateful")

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.graph import Graph
@@ -27,6 +28,8 @@ class Limits:
 
     ``cpu_ops`` are operators it may leave to the CPU without being asked; where it leaves others,
     compiling fails. One that ``compiles_slowly`` is worth a cache of what it compiled.
+    ``equal_rows``: rows that the parity gate saw bit-equal alone and among others are so here; the
+    gate runs on the format's CPU device.
     ``exercised`` is what its code was run on: the hardware it is for, the vendor's
     simulator, other hardware in its place (``emulated``), or nothing.
     """
@@ -38,6 +41,7 @@ class Limits:
     static_shapes: bool = False
     cpu_ops: tuple[str, ...] = ()
     compiles_slowly: bool = False
+    equal_rows: bool = False
     exercised: Literal["hardware", "simulator", "emulated", "nothing"] = "nothing"
 
     def takes(self, variant: Variant) -> bool:
@@ -112,8 +116,39 @@ class Placement:
         return Placement(home=self.home, nodes=nodes)
 
 
+@dataclass(frozen=True, eq=False)
+class DeviceArray:
+    """Numbers in a device's own memory, rows in order. ``owner`` is what keeps the memory alive."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    address: int
+    owner: Any
+
+    def part(self, start: int, shape: tuple[int, ...]) -> DeviceArray:
+        """An array of ``shape`` in the same memory, from number ``start`` on."""
+        return replace(self, shape=shape, address=self.address + start * self.dtype.itemsize)
+
+
+class DeviceMemory(Protocol):
+    """What a device has of memory of its own, that the host does not see."""
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray: ...
+    def put(self, array: Tensor) -> DeviceArray:
+        """A copy of the host's array."""
+        ...
+
+    def get(self, array: DeviceArray) -> Tensor:
+        """A copy, in the host's memory, of what ``empty`` or ``put`` gave, not of a part."""
+        ...
+
+
 class Request(Protocol):
-    """One caller's use of a session; not for two threads at once."""
+    """One caller's use of a session; not for two threads at once.
+
+    Of a session with a memory of its own it takes ``DeviceArray``s for arrays too: inputs that are
+    not copied, outputs that are not copied back.
+    """
 
     def bind(self, name: str, array: Tensor) -> None:
         """Keep ``array`` as this port's memory until bound anew: the caller writes (or reads) it in
@@ -121,7 +156,8 @@ class Request(Protocol):
         ...
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
-        """Run with the bound ports and ``feeds`` for the others; the unbound outputs by name.
+        """Run with the bound ports and ``feeds`` for the others; the unbound outputs by name. An
+        output among ``feeds`` is where that output of this call goes.
 
         Output arrays may be reused by the next run: copy what must outlive it. Raises
         ``DeviceError``.
@@ -136,6 +172,11 @@ class Session(Protocol):
     def graph(self) -> Graph: ...
     @property
     def device(self) -> str: ...
+    @property
+    def memory(self) -> DeviceMemory | None:
+        """The device's own, where what lies there need not be copied in each call."""
+        ...
+
     def request(self) -> Request: ...
     def placement(self) -> Placement: ...
     def close(self) -> None: ...

@@ -72,6 +72,7 @@ class FakeSession:
         self.device, self.faults = owner.name, owner.faults
         self.calls = 0
         self.closed = False
+        self.memory = None
 
     def request(self) -> FakeRequest:
         return FakeRequest(self)
@@ -112,6 +113,7 @@ class FakeDevice:
             formats=("onnx", "openvino"),
             weight_formats=("fp32", "fp16", "bf16", "int8", "int4"),
             caches=caches,
+            equal_rows=True,
         )
 
     def missing(self) -> str | None:

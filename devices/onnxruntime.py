@@ -8,8 +8,9 @@ when they are bound, so there they are bound anew each call.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from edgegen.graph import Graph, free_dims, resolve
 from edgegen.manifest import Variant
 
 from .compiled import kept, key_of
-from .device import DeviceOptions, Feeds, Placement, Tensor
+from .device import DeviceArray, DeviceOptions, Placement, Tensor
 
+Bindable = Tensor | DeviceArray
 # Sizes of call a request is ready for, and what their outputs may take together.
 FRAMES, FRAME_BYTES = 40, 1 << 25
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
@@ -41,7 +43,8 @@ class _Frame:
 
     def __init__(self, session: OrtSession) -> None:
         self.binding = session.inference.io_binding()
-        self.held: dict[str, Tensor] = {}
+        self.inputs, self.home = session.inputs, session.place
+        self.held: dict[str, Bindable] = {}
         self.outputs: dict[str, Tensor] = {}
         # Outputs whose size no input tells: ONNX Runtime makes them anew each run.
         self.open: list[str] = []
@@ -49,9 +52,22 @@ class _Frame:
         self.version = 0
         self._places: dict[str, int] = {}  # of the outputs among those bound
 
+    def bind(self, name: str, array: Bindable) -> None:
+        """An input or an output, wherever its memory is."""
+        if isinstance(array, DeviceArray):
+            ports = self.inputs
+            if name not in ports:
+                self._places.setdefault(name, len(self._places))
+            take = self.binding.bind_input if name in ports else self.binding.bind_output
+            take(name, self.home, 0, array.dtype.type, array.shape, array.address)
+            self.held[name] = array
+        elif name in self.inputs:
+            self.bind_input(name, array)
+        else:
+            self.bind_output(name, array)
+
     def bind_input(self, name: str, array: Tensor) -> None:
-        if not array.flags.c_contiguous:
-            raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
+        check_contiguous(name, array)
         self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, address(array))
         self.held[name] = array
 
@@ -84,7 +100,7 @@ class _Frame:
     def renew(self, inputs: Collection[str]) -> None:
         """Copy the inputs once more: they may have been rewritten in place."""
         for name, array in list(self.held.items()):
-            if name in inputs:
+            if name in inputs and not isinstance(array, DeviceArray):
                 self.bind_input(name, array)
 
     def reopen(self) -> None:
@@ -106,17 +122,17 @@ class OrtRequest:
 
     def __init__(self, session: OrtSession) -> None:
         self._session = session
-        self._fixed: dict[str, Tensor] = {}
+        self._fixed: dict[str, Bindable] = {}
         self._version = 0
         self._frames: dict[tuple[int, ...], _Frame] = {}
 
-    def bind(self, name: str, array: Tensor) -> None:
-        if name in self._session.inputs and not array.flags.c_contiguous:
-            raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
+    def bind(self, name: str, array: Bindable) -> None:
+        if name in self._session.inputs and not isinstance(array, DeviceArray):
+            check_contiguous(name, array)
         self._fixed[name] = array
         self._version += 1
 
-    def run(self, feeds: Feeds) -> dict[str, Tensor]:
+    def run(self, feeds: Mapping[str, Bindable]) -> dict[str, Tensor]:
         session = self._session
         size = tuple([feeds[name].shape[axis] for name, axis in session.sizing if name in feeds])
         frame = self._frames.get(size)
@@ -127,7 +143,7 @@ class OrtRequest:
         held = frame.held
         for name, array in feeds.items():
             if held.get(name) is not array:
-                frame.bind_input(name, array)
+                frame.bind(name, array)
         if not frame.ready:
             frame.fit(session.graph)
             self._forget(size)
@@ -150,11 +166,10 @@ class OrtRequest:
             if before is array:
                 continue
             if name in self._session.inputs:
-                frame.bind_input(name, array)
                 sizes_may_differ |= name in sizing
             else:
                 frame.outputs.pop(name, None)
-                frame.bind_output(name, array)
+            frame.bind(name, array)
         if sizes_may_differ and frame.ready:
             for name in frame.outputs:
                 del frame.held[name]
@@ -169,15 +184,47 @@ class OrtRequest:
                 held -= self._frames.pop(size).size()
 
 
+class OrtMemory:
+    """Of a provider, by ONNX Runtime's name of where it is. Raises ``DeviceError`` when full."""
+
+    def __init__(self, place: str, device: str) -> None:
+        self._values: Any = load_onnxruntime().OrtValue
+        self._place, self._device = place, device
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        make = self._values.ortvalue_from_shape_and_type
+        return self._made(shape, dtype, make, list(shape), dtype.type)
+
+    def put(self, array: Tensor) -> DeviceArray:
+        make = self._values.ortvalue_from_numpy
+        return self._made(array.shape, array.dtype, make, np.ascontiguousarray(array))
+
+    def get(self, array: DeviceArray) -> Tensor:
+        return np.asarray(array.owner.numpy())
+
+    def _made(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], make: Callable[..., Any], *given: Any
+    ) -> DeviceArray:
+        try:
+            made = make(*given, self._place, 0)
+        except Exception as error:  # the provider's own types are not public
+            size = prod(shape) * dtype.itemsize / 1e6
+            raise DeviceError(
+                f"{self._device} has no memory for {size:.0f} MB more: {first_line(error)}"
+            ) from error
+        return DeviceArray(tuple(shape), dtype, made.data_ptr(), made)
+
+
 class OrtSession:
     """A compiled ONNX graph."""
 
     def __init__(
-        self, inference: Any, variant: Variant, device: str, file: Path, home: str
+        self, inference: Any, variant: Variant, device: str, file: Path, provider: Provider
     ) -> None:
         self.inference: Any = inference
-        self.home = home
-        self.copies = home != CPU.name
+        self.home, self.place = provider.name, provider.memory
+        self.memory = OrtMemory(provider.memory, device) if provider.memory else None
+        self.copies = provider.name != CPU.name
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file
@@ -203,6 +250,12 @@ class OrtSession:
         return Placement(home=self.home, nodes=nodes)
 
 
+def check_contiguous(name: str, array: Tensor) -> None:
+    """Raises ``DeviceError``."""
+    if not array.flags.c_contiguous:
+        raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
+
+
 def address(array: Tensor) -> int:
     """Where the array's memory begins; ``ctypes.data`` gives the same at ten times the cost."""
     return int(array.__array_interface__["data"][0])
@@ -223,14 +276,16 @@ def sizing_axes(graph: Graph) -> tuple[tuple[str, int], ...]:
 class Provider:
     """An execution provider: the library's name of it, and its options.
 
-    ``places`` are a plug-in's own devices; a provider that is built in has none. ``cpu_ops``
-    may be left to the CPU. One that gives out what it compiled keeps it in ``cache``; that depends
-    on ``versions``.
+    ``places`` are a plug-in's own devices; a provider that is built in has none. ``memory`` is
+    where its own lies, if arrays may be left there, in the library's words. ``cpu_ops`` may be left
+    to the CPU. One that gives out what it compiled keeps it in ``cache``; that depends on
+    ``versions``.
     """
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict[str, str])
     places: tuple[Any, ...] = ()
+    memory: str = ""
     cpu_ops: tuple[str, ...] = ()
     cache: Path | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -289,7 +344,7 @@ def _session(
             chosen = [(provider.name, dict(provider.options))]
             inference = ort.InferenceSession(str(graph), settings, providers=chosen)
         inference.disable_fallback()
-        session = OrtSession(inference, variant, device, file, provider.name)
+        session = OrtSession(inference, variant, device, file, provider)
         placement = session.placement()
     except Exception as error:  # the provider's own types are not public
         raise DeviceError(f"{device} cannot compile {file.name}: {first_line(error)}") from error

@@ -21,6 +21,7 @@ class OrtCpu:
         weight_formats=("fp32", "fp16", "int8", "int4", "qdq"),
         caches=("in_place", "recurrent", "append", "none"),
         memories=("fp32", "int8"),
+        equal_rows=True,
         exercised="hardware",
     )
 

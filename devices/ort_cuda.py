@@ -1,7 +1,6 @@
 """NVIDIA GPUs through ONNX Runtime's CUDA provider.
 
-Inputs and outputs are bound in the host's memory: each call copies them to the GPU and back, the
-cache among them, which small models feel.
+Keys and values stay in the GPU's memory; a call's tokens are copied there and its logits back.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from edgegen.manifest import Variant
 
 from .device import DeviceOptions, Limits, Session
 from .onnxruntime import load_onnxruntime
-from .provider import OrtProvider
+from .provider import COUNTING, OrtProvider
 
 
 class OrtCuda(OrtProvider):
@@ -22,15 +21,17 @@ class OrtCuda(OrtProvider):
 
     name = "ort-cuda"
     provider = "CUDAExecutionProvider"
+    memory = "cuda"
     remedy = (
         "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]' in its place"
     )
     limits = Limits(
         formats=("onnx",),
         weight_formats=("fp32", "fp16", "int8", "int4"),
-        caches=("append", "in_place", "recurrent", "none"),
-        # Sizes are computed where they are used: on the host.
-        cpu_ops=("Shape", "Size"),
+        # GroupQueryAttention takes neither float32 nor a mask there: no cache in place.
+        caches=("append", "recurrent", "none"),
+        cpu_ops=COUNTING,
+        exercised="hardware",
     )
 
     def options(self, places: tuple[Any, ...], options: DeviceOptions) -> Mapping[str, str]:

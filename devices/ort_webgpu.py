@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .device import DeviceOptions, Limits
-from .provider import OrtProvider
+from .provider import COUNTING, OrtProvider
 
 
 class OrtWebgpu(OrtProvider):
@@ -26,22 +26,7 @@ class OrtWebgpu(OrtProvider):
         formats=("onnx",),
         weight_formats=("fp32", "fp16", "int8", "int4"),
         caches=("append", "in_place", "recurrent", "none"),
-        # ONNX Runtime keeps arithmetic on sizes and positions, which are integers, off GPUs.
-        cpu_ops=(
-            "Shape",
-            "Size",
-            "Add",
-            "Sub",
-            "Min",
-            "Max",
-            "Range",
-            "Cast",
-            "Reshape",
-            "Squeeze",
-            "Slice",
-            "Concat",
-            "Gather",
-        ),
+        cpu_ops=COUNTING,
         exercised="emulated",
     )
 

@@ -37,6 +37,7 @@ class OvCpu(OvDevice):
         # Gathering rows inside costs what copying them in does, and more as a text grows.
         caches=("append", "stateful", "recurrent", "none"),
         memories=("fp32", "int8"),
+        equal_rows=True,
         exercised="hardware",
     )
 

@@ -18,6 +18,25 @@ from edgegen.manifest import Variant
 from .device import DeviceOptions, Limits, Session
 from .onnxruntime import MISSING, Provider, compile_session, first_line, load_onnxruntime
 
+# ONNX Runtime keeps arithmetic on sizes and positions, which are integers, off GPUs.
+COUNTING = (
+    "Shape",
+    "Size",
+    "Add",
+    "Sub",
+    "Neg",
+    "Min",
+    "Max",
+    "Range",
+    "Cast",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Slice",
+    "Concat",
+    "Gather",
+)
+
 
 class OrtProvider(ABC):
     """Base of these devices: found, described, and compiled for with nothing left to the CPU that
@@ -28,6 +47,7 @@ class OrtProvider(ABC):
     provider: str  # ONNX Runtime's name
     package: str = ""  # a package that brings it as a library
     remedy: str  # how to come by it
+    memory: str = ""  # where its own lies, if arrays may be left there, in ONNX Runtime's words
     contexts: bool = False
 
     def missing(self) -> str | None:
@@ -81,6 +101,7 @@ class OrtProvider(ABC):
             name=self.provider,
             options=self.options(places, options),
             places=places,
+            memory=self.memory,
             cpu_ops=self.limits.cpu_ops,
             cache=options.cache_of(self.limits) if self.contexts else None,
             versions=self.describe(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,14 @@ from edgegen.registry import unknown
 
 WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4", "qdq"]
 Format = Literal["onnx", "openvino"]
-CacheKind = Literal["append", "stateful"]
+CacheKind = Literal["in_place", "append", "stateful"]
 WEIGHT_FORMATS: tuple[WeightFormat, ...] = ("fp32", "fp16", "bf16", "int8", "int4", "qdq")
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
-CACHES: tuple[CacheKind, ...] = ("append", "stateful")
+# The ways a format's decoders may hold keys and values; unless others are asked for, the first.
+CACHES: Mapping[Format, tuple[CacheKind, ...]] = {
+    "onnx": ("in_place", "append"),
+    "openvino": ("append", "stateful"),
+}
 TAPS = ("topk", "hidden")
 MEMORIES: tuple[MemoryFormat, ...] = ("fp32", "int8")
 MOST_STATIC = 2**15
@@ -74,8 +78,9 @@ class ExportOptions:
     ``taps`` are further outputs of ``decode``, each in a graph over the same weights that only
     those who want it open: ``topk``, the ids of the largest logits, for drafters that learn;
     ``hidden``, what the logits are made of, for classifiers of conditions.
-    ``caches`` are the ways an OpenVINO decoder may hold keys and values, a graph each over the same
-    weights: outside it (``append``) or inside (``stateful``).
+    ``caches`` are the ways a decoder may hold keys and values, a graph each over the same weights:
+    in a buffer it writes into (``in_place``, ONNX on the CPU), outside it (``append``, which GPUs
+    need) or inside (``stateful``, OpenVINO). None named is the first of ``CACHES`` a format.
     ``memory`` is how the source's keys and values are held: ``int8`` is a quarter of the bytes a
     step reads, for decoders whose source has one length.
     ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights; with
@@ -94,7 +99,7 @@ class ExportOptions:
     parity_prompts: tuple[str, ...] = ()
     min_agreement: float = 0.9
     taps: tuple[str, ...] = ()
-    caches: tuple[CacheKind, ...] = ("append",)
+    caches: tuple[CacheKind, ...] = ()
     memory: MemoryFormat = "fp32"
     static: StaticSizes | None = None
     calibration: tuple[str, ...] = ()
@@ -113,15 +118,7 @@ class ExportOptions:
         faults += [f"unknown tap {t!r} (use {', '.join(TAPS)})" for t in self.taps if t not in TAPS]
         if self.taps and "onnx" not in self.formats:
             faults.append("taps are made in ONNX graphs only (use --format onnx, or no --taps)")
-        faults += [
-            unknown("cache", kind, list(CACHES)).rstrip(".")
-            for kind in self.caches
-            if kind not in CACHES
-        ]
-        if not self.caches or len(set(self.caches)) < len(self.caches):
-            faults.append(f"caches {', '.join(self.caches) or 'none'} (use each once)")
-        if "stateful" in self.caches and "openvino" not in self.formats:
-            faults.append("a stateful cache is OpenVINO's (use --format openvino, or no --cache)")
+        faults += self._cache_faults()
         if self.memory not in MEMORIES:
             faults.append(unknown("memory", self.memory, list(MEMORIES)).rstrip("."))
         if self.memory == "int8" and self.static is not None:
@@ -147,6 +144,25 @@ class ExportOptions:
             faults.append(f"min agreement {self.min_agreement} (use 0 to 1)")
         if faults:
             raise ExportError(f"export options: {'; '.join(faults)}.")
+
+    def _cache_faults(self) -> list[str]:
+        known = list(dict.fromkeys(kind for kinds in CACHES.values() for kind in kinds))
+        faults = [
+            unknown("cache", kind, list[str](known)).rstrip(".")
+            for kind in self.caches
+            if kind not in known
+        ]
+        if len(set(self.caches)) < len(self.caches):
+            faults.append(f"caches {', '.join(self.caches)} (use each once)")
+        for kind in self.caches:
+            homes = [form for form, kinds in CACHES.items() if kind in kinds]
+            if homes and not set(homes) & set(self.formats):
+                faults.append(f"cache {kind} (use --format {homes[0]}, or no --cache)")
+        return faults
+
+    def caches_of(self, form: Format) -> tuple[CacheKind, ...]:
+        """The kinds asked for that the format has, or its own first one."""
+        return tuple(kind for kind in self.caches if kind in CACHES[form]) or CACHES[form][:1]
 
     @property
     def sym(self) -> bool:

@@ -16,6 +16,7 @@ from edgegen.manifest import Manifest, Variant
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.pipeline import Pipeline, load
 from edgegen.runtime.result import Pass, Result
+from edgegen.runtime.speculation import rows_of
 from edgegen.runtime.text import TextTask
 from edgegen.runtime.tokenizer import Tokenizer
 
@@ -223,7 +224,7 @@ def _subject(pipeline: Pipeline) -> Subject:
         weight_format=variant.precision.weight_format,
         lowering=variant.lowering,
         cache=variant.cache.kind,
-        rows=variant.precision.rows,
+        rows=rows_of(pipeline.engine),
         agreement=_agreement(manifest, variant),
     )
 

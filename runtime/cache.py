@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgegen.devices.device import Feeds, Request
+from edgegen.devices.device import DeviceMemory, Feeds, Request
 from edgegen.errors import BundleError, CacheFull
 from edgegen.manifest import Cache, Variant
 
 from .buffers import TRAIL, Buffers, Floats, check_room
+from .resident import ResidentCache
 from .static import StaticRequest, too_large
 
 Ints = NDArray[np.int64]
@@ -345,17 +346,21 @@ def open_cache(
     memory: Feeds | None = None,
     *,
     branching: bool = False,
+    device: DeviceMemory | None = None,
 ) -> KVCache:
     """An empty cache of the variant's kind; ``limit`` positions at most, 0 for no limit.
 
     ``memory`` is what ``encode`` left, for caches that begin with it. With ``branching`` rows are
-    not positions, and layers with a window keep all of them.
+    not positions, and layers with a window keep all of them. ``device`` is the device's own memory,
+    where rows may stay in it.
     """
     if variant.cache.kind not in KINDS:
         raise BundleError(
             f"cache kind {variant.cache.kind!r} is not known to this version; "
             f"expected one of {', '.join(KINDS)}. Update edgegen."
         )
+    if device is not None and variant.cache.kind == "append":
+        return ResidentCache(variant, limit, device)
     if branching:
         every = msgspec.structs.replace(variant.cache, window=0)
         variant = msgspec.structs.replace(variant, cache=every)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,12 +105,14 @@ class Decoder:
         self._takes_visible = "visible" in self._names
         self._takes_places = "key_positions" in self._names
         self._request = session.request()
-        bind_memory(self._request, variant.graph, self.memory)
+        bind_memory(self._request, variant.graph, resident(session, self.memory))
         self._most_rows = rows_of_call(self.memory)
         # The model's limit is one of positions: a tree has more rows.
         self._lineage = Lineage() if branching else None
         most = 0 if branching else limit
-        self._cache = open_cache(variant, self._request, most, memory, branching=branching)
+        self._cache = open_cache(
+            variant, self._request, most, memory, branching=branching, device=session.memory
+        )
         self._past = np.zeros(1, np.int64)
         self._calls: dict[int, _Call] = {}
         self._rows: dict[tuple[int, int], Ints] = {}
@@ -232,6 +235,17 @@ class Decoder:
         if parents is None:
             return self._places[:, : past + n]
         return np.concatenate([self._places[:, :past], call.positions], 1)
+
+
+def resident(session: Session, memory: Feeds) -> Feeds:
+    """The source's arrays where a session reads them: in the device's own memory, if it has one."""
+    place = session.memory
+    if place is None:
+        return memory
+    names, found = session.graph.input_names(), dict[str, Any]()
+    for name, array in memory.items():
+        found[name] = place.put(array) if name in names else array
+    return found
 
 
 def bind_memory(request: Request, graph: Graph, memory: Feeds) -> None:

@@ -8,14 +8,18 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from time import perf_counter
+from typing import Any
+
+import numpy as np
 
 from edgegen.bundle import Bundle
 from edgegen.devices import Device, DeviceOptions, Placement, Request, Session
-from edgegen.devices.device import Feeds, Tensor
+from edgegen.devices.device import DeviceArray, DeviceMemory, Feeds, Tensor
 from edgegen.errors import BundleError, DeviceError, InputError, UnknownName
 from edgegen.graph import Graph
 from edgegen.manifest import Variant
@@ -217,6 +221,10 @@ class PartSession:
     def device(self) -> str:
         return self.inner.device
 
+    @property
+    def memory(self) -> DeviceMemory | None:
+        return None if self.inner.memory is None else PartMemory(self.inner.memory, self)
+
     def request(self) -> Request:
         return PartRequest(self.inner.request(), self)
 
@@ -240,6 +248,30 @@ class PartSession:
                 f"[{', '.join(map(str, port))}]; use another device, or --fallback."
             )
         self.known.add((name, shape))
+
+
+class PartMemory:
+    """Its device's memory; one that is full has failed."""
+
+    def __init__(self, memory: DeviceMemory, session: PartSession) -> None:
+        self._memory, self._session = memory, session
+        self.get = memory.get
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        with self._failing():
+            return self._memory.empty(shape, dtype)
+
+    def put(self, array: Tensor) -> DeviceArray:
+        with self._failing():
+            return self._memory.put(array)
+
+    @contextmanager
+    def _failing(self) -> Generator[None]:
+        try:
+            yield
+        except DeviceError as error:
+            self._session.fail(error)
+            raise
 
 
 class PartRequest:

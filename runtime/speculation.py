@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgegen.devices import Device, DeviceOptions
-from edgegen.manifest import Variant
+from edgegen.manifest import RowIndependence, Variant
 
 from .auto import MOST, Auto, Experience
 from .budget import Budget, Fixed
@@ -75,17 +75,28 @@ def noise_of(engine: Engine, options: GenerationOptions) -> float:
     """What other rows of a call may change a logit by, as a share of its row's largest; 0 where
     rows are independent bit for bit. Some times what was seen when the bundle was checked."""
     variant = engine.variants["decode"]
-    if variant.precision.rows == "bit":
+    if rows_of(engine) == "bit":
         return 0.0
-    seen = [
-        found.rows_error
-        for found in engine.manifest.parity
-        if found.format == variant.format
-        and found.weight_format == variant.precision.weight_format
-        and not found.skipped
-    ]
+    seen = (
+        []
+        if not engine.device.limits.equal_rows
+        else [
+            found.rows_error
+            for found in engine.manifest.parity
+            if found.format == variant.format
+            and found.weight_format == variant.precision.weight_format
+            and not found.skipped
+        ]
+    )
     penalty = options.rules(engine.manifest.generation).repetition_penalty
     return SAFETY * max(penalty, 1.0 / penalty) * max(seen, default=UNSEEN)
+
+
+def rows_of(engine: Engine) -> RowIndependence:
+    """Whether rows of a decode call agree with those of others bit for bit, as was seen when the
+    bundle was made, which was on a CPU."""
+    bit = engine.variants["decode"].precision.rows == "bit"
+    return "bit" if bit and engine.device.limits.equal_rows else "rounding"
 
 
 def measure_engine(engine: Engine) -> Costs:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgegen.bundle import Bundle
 from edgegen.devices import Device
+from edgegen.devices.device import Limits
 from edgegen.errors import BundleError
 from edgegen.manifest import Variant, held_as
 
@@ -30,7 +33,9 @@ def choose_variant(
     ]
     if not fits:
         has = ", ".join(dict.fromkeys(described(variant) for variant in found))
-        way_out = f"--format {limits.formats[0]}" + " --static" * static
+        way_out = (
+            f"--format {limits.formats[0]}" + " --static" * static + other_cache(limits, found)
+        )
         asked = f" in {precision}" if precision else ""
         raise BundleError(
             f"{bundle.path}: {device.name} runs none of the variants of {component}{asked}; "
@@ -44,6 +49,13 @@ def choose_variant(
             len(variant.graph.outputs),
         ),
     )
+
+
+def other_cache(limits: Limits, variants: Sequence[Variant]) -> str:
+    """The option that makes a variant with a cache the device takes, where there is none."""
+    if not variants or any(one.cache.kind in limits.caches for one in variants):
+        return ""
+    return f" --cache {limits.caches[0]}"
 
 
 def described(variant: Variant) -> str:

@@ -18,6 +18,7 @@ import onnxruntime as real
 from numpy.typing import NDArray
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+PLACE = "cuda"
 
 
 @dataclass
@@ -32,6 +33,8 @@ class Gpu:
     libraries_loaded: int = 0
     options: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     fallbacks_disabled: int = 0
+    room: int = 1 << 40
+    held: int = 0
 
 
 @dataclass
@@ -58,10 +61,36 @@ class Binding:
     def bind_input(
         self, name: str, device: str, index: int, kind: Any, shape: Sequence[int], pointer: int
     ) -> None:
+        if device == PLACE:  # it lies there: no copy
+            self._real.bind_input(name, "cpu", index, kind, shape, pointer)
+            return
         size = prod(shape) * np.dtype(kind).itemsize
         copy = np.frombuffer(string_at(pointer, size), kind).copy()
         self._copies[name] = copy
         self._real.bind_input(name, device, index, kind, shape, copy.ctypes.data)
+
+    def bind_output(self, name: str, device: str, *said: Any) -> None:
+        self._real.bind_output(name, device.replace(PLACE, "cpu"), *said)
+
+
+class Values:
+    """Arrays in a GPU's memory."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+
+    def ortvalue_from_shape_and_type(
+        self, shape: Sequence[int], kind: Any, device: str, index: int
+    ) -> Any:
+        self._gpu.held += prod(shape) * np.dtype(kind).itemsize
+        if self._gpu.held > self._gpu.room:
+            raise RuntimeError("CUDA failure 2: out of memory\nmore lines")
+        return real.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", index)
+
+    def ortvalue_from_numpy(self, array: NDArray[Any], device: str, index: int) -> Any:
+        made = self.ortvalue_from_shape_and_type(array.shape, array.dtype.type, device, index)
+        made.update_inplace(array)
+        return made
 
 
 class Inference:
@@ -115,6 +144,7 @@ def module(gpu: Gpu) -> ModuleType:
         "get_available_providers": lambda: [CUDA, CPU],
         "get_all_providers": lambda: [CUDA, CPU],
         "get_ep_devices": list,
+        "OrtValue": Values(gpu),
     }
 
     def inference(file: str, settings: Any, providers: Sequence[Any]) -> Any:

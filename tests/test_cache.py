@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -27,11 +27,14 @@ from edgegen.runtime.decoder import Decoder
 from edgegen.runtime.engine import Engine, Memory
 
 DEVICES: dict[Format, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
-Key = tuple[str, Format, str]
+Key = tuple[str, Format, CacheKind | Literal["recurrent"]]
 KINDS: tuple[Key, ...] = (
     ("t5-tied", "onnx", "in_place"),
     ("llama-grouped", "onnx", "in_place"),
     ("gemma3", "onnx", "in_place"),
+    ("t5-tied", "onnx", "append"),
+    ("llama-grouped", "onnx", "append"),
+    ("gemma3", "onnx", "append"),
     ("marian-ssru", "onnx", "recurrent"),
     ("t5-tied", "openvino", "append"),
     ("gemma3", "openvino", "append"),
@@ -50,7 +53,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     def engine(key: Key) -> Engine:
         name, form, kind = key
         folder = tmp_path_factory.mktemp("bundle") / "b"
-        caches: tuple[CacheKind, ...] = ("stateful",) if kind == "stateful" else ("append",)
+        caches: tuple[CacheKind, ...] = () if kind == "recurrent" else (kind,)
         # Whisper's table of positions must hold the texts of these tests.
         said: dict[str, Any] = {"max_target_positions": 256} if name == "whisper" else {}
         bundle = Bundle.open(write_bundle(folder, name, formats=(form,), caches=caches, **said))

@@ -21,6 +21,7 @@ from edgegen.devices.ort_cpu import OrtCpu
 from edgegen.errors import DeviceError, InputError
 from edgegen.export.families.t5 import T5
 from edgegen.export.formats import onnx
+from edgegen.export.formats.caching import cache_of
 from edgegen.export.options import ExportOptions, WeightFormat
 from edgegen.graph import Graph, Port
 from edgegen.manifest import Precision, Variant
@@ -56,7 +57,7 @@ class Written:
 
     def truth(self) -> Steps:
         memory = encode(TorchSession(self.family, "encode"), SOURCE)
-        record = onnx.cache_of(self.family, "decode", "append")
+        record = cache_of(self.family, "decode", "append")
         return Steps(TorchSession(self.family, "decode"), memory, record)
 
 

@@ -16,7 +16,7 @@ from edgegen.devices.ov_cpu import OvCpu
 from edgegen.export.families import FAMILIES, family_of
 from edgegen.export.families.encoder import EncoderFamily
 from edgegen.export.formats import openvino
-from edgegen.export.formats.onnx import cache_of
+from edgegen.export.formats.caching import cache_of
 from edgegen.export.options import ExportOptions
 from edgegen.export.stepper import memory_of
 

@@ -157,7 +157,7 @@ def write_bundle(
     weight_format: WeightFormat = "fp32",
     defaults: Mapping[str, Any] | None = None,
     taps: tuple[str, ...] = (),
-    caches: tuple[CacheKind, ...] = ("append",),
+    caches: tuple[CacheKind, ...] = (),
     group_size: int = 32,
     task: str | None = None,
     static: StaticSizes | None = None,

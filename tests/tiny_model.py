@@ -17,7 +17,7 @@ from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, Session, device_named
 from edgegen.export.families import family_of
 from edgegen.export.families.base import Family
-from edgegen.export.formats.onnx import cache_of
+from edgegen.export.formats.caching import cache_of
 from edgegen.export.reference import reference_of
 from edgegen.export.stepper import Stepper, memory_of
 

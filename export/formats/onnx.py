@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import onnx
 
 from edgegen.errors import ExportError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import Cache, Precision, Variant
+from edgegen.manifest import Precision, Variant
 
-from ..families.base import Family, Shape
+from ..families.base import Family
 from ..ops.fused_ops import FusedOps
 from ..ops.memory_ops import MemoryOps, check_memory
 from ..ops.onnx_ops import OnnxOps, value_info
@@ -23,6 +24,7 @@ from ..options import ExportOptions
 from ..quantisers import QUANTISERS
 from ..quantisers.base import Quantiser
 from . import onnx_static
+from .caching import cache_kinds, cache_of, caches_of
 from .weight_file import WeightFile
 
 # MatMulNBits gives a row the same bits alone and among others up to this block.
@@ -35,34 +37,6 @@ def record(family: Family, name: str, ops: OnnxOps) -> tuple[onnx.ModelProto, Gr
     """Write one of the family's graphs over ``ops``."""
     getattr(family, name)(ops)
     return ops.finish()
-
-
-def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
-    """The manifest's cache record: only ``decode`` has one."""
-    shape = family.shape
-    if name != "decode":
-        return Cache(kind="none")
-    if shape.recurrent_width:
-        return Cache(kind="recurrent", layers=shape.layers, heads=1, head_dim=shape.recurrent_width)
-    found: Any = kind
-    short = kind != "stateful"
-    return Cache(
-        kind=found,
-        layers=shape.layers,
-        heads=shape.cache_heads,
-        head_dim=shape.head_dim,
-        spare=spare if kind == "in_place" else 0,
-        memory_first=shape.merged and kind == "in_place",
-        window=shape.window if short else 0,
-        window_layers=shape.window_layers if short else (),
-    )
-
-
-def cache_kind(shape: Shape) -> str:
-    """What the fused attention keeps: GroupQueryAttention's buffer wherever it can be used."""
-    if shape.recurrent_width:
-        return "recurrent"
-    return OnnxOps.cache_kind if shape.bidirectional_prompt else FusedOps.cache_kind
 
 
 def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
@@ -78,51 +52,58 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     if options.weight_format in QUANTISERS:
         make: Any = QUANTISERS[options.weight_format]
         quantiser = make(block=options.group_size, symmetric=options.sym)
-    graphs: dict[str, Graph] = {}
-    kind, later_rows = cache_kind(family.shape), family.shape.bidirectional_prompt
-    # Wide blocks already make a row depend on its neighbours by rounding.
+    kinds = cache_kinds(family, options, "onnx")
+    written: dict[str, tuple[Graph, str]] = {}
+    # Wide blocks already make a row depend on its neighbours by rounding, and so do GPUs, which
+    # further kinds of cache are for.
     equal_rows = quantiser is None or options.group_size <= EQUAL_BLOCK
     with closing(WeightFile(folder / "weights.data")) as file:
         for name in family.graph_names():
             dense = name == "features"
-            ops = kind_of_ops(
-                family.graph(name, kind, options.memory),
-                weights,
-                file,
-                half=options.weight_format == "fp16" and not dense,
-                quantiser=None if dense else quantiser,
-                equal_rows=name == "decode" and equal_rows,
-                later_rows=later_rows,
-            )
-            model, graphs[name] = record(family, name, ops)
-            onnx.save(model, folder / f"{name}.onnx")
+            for key, kind in caches_of(name, kinds):
+                ops = kind_of_ops(
+                    family.graph(name, kind, options.memory),
+                    weights,
+                    file,
+                    half=options.weight_format == "fp16" and not dense,
+                    quantiser=None if dense else quantiser,
+                    equal_rows=key == "decode" and equal_rows,
+                    appends=kind == "append",
+                )
+                model, graph = record(family, name, ops)
+                onnx.save(model, folder / file_of(key))
+                written[key] = graph, kind
         fixed = onnx_static.write(family, folder, options, weights, file)
     precision = precision_of(options, quantiser)
     variants = {
-        name: Variant(
+        key: Variant(
             format="onnx",
             precision=precision,
             graph=graph,
-            file=f"graphs/{folder.name}/{name}.onnx",
+            file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/weights.data",),
-            cache=cache_of(family, name, kind, int(equal_rows)),
+            cache=cache_of(family, graph.name, kind, int(equal_rows)),
             lowering=FusedOps.lowering,
         )
-        for name, graph in graphs.items()
+        for key, (graph, kind) in written.items()
     }
     return variants | tapped(folder, variants, options, family.shape.width) | fixed
+
+
+def file_of(key: str) -> str:
+    return f"{key.replace('+', '-')}.onnx"
 
 
 def tapped(
     folder: Path, variants: Mapping[str, Variant], options: ExportOptions, width: int
 ) -> dict[str, Variant]:
-    """``decode`` once more with each tap asked for, over the same weight file."""
-    if options.taps and "decode" not in variants:
+    """Each ``decode`` once more with each tap asked for, over the same weight file."""
+    decoders = {name: one for name, one in variants.items() if one.graph.name == "decode"}
+    if options.taps and not decoders:
         raise ExportError("taps are outputs of a decoder, and this model has none; leave them out.")
     found: dict[str, Variant] = {}
-    for tap in options.taps:
-        decode = variants["decode"]
-        model = onnx.load(folder / "decode.onnx", load_external_data=False)
+    for (name, decode), tap in product(decoders.items(), options.taps):
+        model = onnx.load(folder / file_of(name), load_external_data=False)
         port = tap_port(decode.graph, tap, width)
         if tap == "topk":
             top = onnx.numpy_helper.from_array(np.array([TOP], np.int64), "top")
@@ -132,10 +113,11 @@ def tapped(
                 onnx.helper.make_node("TopK", ["logits", "top"], outputs, axis=-1)
             )
         model.graph.output.append(value_info(port))
-        onnx.save(model, folder / f"decode-{tap}.onnx")
+        key = f"{name}+{tap}"
+        onnx.save(model, folder / file_of(key))
         graph = msgspec.structs.replace(decode.graph, outputs=(*decode.graph.outputs, port))
-        file = f"graphs/{folder.name}/decode-{tap}.onnx"
-        found[f"decode+{tap}"] = msgspec.structs.replace(decode, graph=graph, file=file)
+        file = f"graphs/{folder.name}/{file_of(key)}"
+        found[key] = msgspec.structs.replace(decode, graph=graph, file=file)
     return found
 
 

@@ -30,7 +30,8 @@ from ..ops.memory_ops import GrainedMemoryOps, check_memory
 from ..options import ExportOptions
 from ..static import Sizes, grid, key_of, static_cache, static_graph
 from . import ir_file, ir_state
-from .onnx import cache_of, record
+from .caching import cache_kinds, cache_of, caches_of
+from .onnx import record
 from .onnx_static import Recorder
 from .weight_file import WeightFile
 
@@ -50,7 +51,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
 
     Raises ``ExportError`` when OpenVINO cannot convert a graph or changes its ports.
     """
-    kinds = cache_kinds(family, options)
+    kinds = cache_kinds(family, options, "openvino")
     if options.memory == "int8":
         check_memory(family)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,25 +128,6 @@ def sized_models(
             inputs = pinned(ports, sizes).inputs
             fixed.reshape({port.name: ov.PartialShape(list(port.shape)) for port in inputs})
             yield key_of(name, sizes), sizes, fixed, ports
-
-
-def cache_kinds(family: Family, options: ExportOptions) -> tuple[str, ...]:
-    """The kinds of ``decode`` to write. Raises ``ExportError``."""
-    if not family.shape.recurrent_width:
-        return options.caches
-    if options.caches != (GrainedOps.cache_kind,):
-        raise ExportError(
-            f"cache {', '.join(options.caches)}: a {family.checkpoint.model_type} decoder has a "
-            "state per layer and no keys and values; leave --cache out."
-        )
-    return ("recurrent",)
-
-
-def caches_of(name: str, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Variants of a graph and their kinds: the first goes by the graph's own name."""
-    if name != "decode":
-        return [(name, "none")]
-    return [(name, kinds[0]), *((f"{name}+{kind}", kind) for kind in kinds[1:])]
 
 
 def file_of(key: str) -> str:

@@ -33,8 +33,9 @@ class FusedOps(OnnxOps):
 
     ``equal_rows`` makes a row's result the same bits alone and among others: ONNX Runtime
     multiplies a single row by another kernel than several, so attention is given one row more than
-    asked for and never runs that kernel. ``later_rows`` lets a row see later rows of its call, as a
-    prefix-LM's prompt does: GroupQueryAttention never does, so keys and values are appended.
+    asked for and never runs that kernel. With ``appends`` past keys and values come in and new ones
+    go out, and attention is MultiHeadAttention: GroupQueryAttention lets no row see a later one of
+    its call, as a prefix-LM's prompt must, and on GPUs takes no mask.
     """
 
     lowering = "fused"
@@ -50,11 +51,10 @@ class FusedOps(OnnxOps):
         half: bool = False,
         quantiser: Quantiser | None = None,
         equal_rows: bool = False,
-        later_rows: bool = False,
+        appends: bool = False,
     ) -> None:
         super().__init__(graph, weights, file, half=half)
-        self.later_rows = later_rows
-        self.quantiser, self.equal_rows = quantiser, equal_rows
+        self.quantiser, self.equal_rows, self.appends = quantiser, equal_rows, appends
 
     def contrib(
         self, kind: str, inputs: Sequence[str], outputs: int, **attributes: Any
@@ -244,6 +244,15 @@ class FusedOps(OnnxOps):
             ("widened", mask), lambda: self.node("Pad", [mask, self.once("pads", pads)])
         )
 
+    def row_below(self) -> str:
+        """What ``Pad`` adds to ``[B, h, n, T]`` for the companion to have a row."""
+
+        def make() -> str:
+            none, last = self.constant([0] * 6, "int64"), self.constant([0], "int64")
+            return self.concat([none, self.spare(), last], 0)
+
+        return self.once("row below", make)
+
     def recent_rows(self, layer: int) -> str | None:
         """How many of the latest rows a layer that keeps no others holds, new ones included."""
         held = next(p for p in self.graph.inputs if p.name == f"key_cache_{layer}")
@@ -284,7 +293,7 @@ class FusedOps(OnnxOps):
         return [self.once(("last", *key), last), self.once(("total", *key), total)]
 
     def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
-        if self.later_rows:
+        if self.appends:
             return super().self_attend(x, layer, spec, bias)
         if spec.rope is None and spec.q_norm is None:
             packed, _ = self.linear_packed(x, spec.projections, spec.biases)
@@ -313,8 +322,7 @@ class FusedOps(OnnxOps):
         if not has_kernel(spec):
             return super().attend_rows(q, keys, values, mask, spec)
         if self.equal_rows:  # the companion sees everything
-            pads = self.constant([0, 0, 0, 0, 0, 0, 1, 0], "int64")
-            mask = self.once(("taller", mask), lambda: self.node("Pad", [mask, pads]))
+            mask = self.once(("taller", mask), lambda: self.node("Pad", [mask, self.row_below()]))
         flat = (0, 0, spec.heads * spec.head_dim)
         inputs = [self.companion(q), self.reshape(keys, flat), self.reshape(values, flat)]
         mixed = self.contrib(

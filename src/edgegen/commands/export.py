@@ -97,8 +97,8 @@ Caches = Annotated[
     Option(
         "--cache",
         metavar="LIST",
-        help="How an OpenVINO decoder holds keys and values: append (the caller does), stateful "
-        "(the backend does), or both with a comma between.",
+        help="How a decoder holds keys and values, one or more with commas between: in_place (ONNX "
+        "for the CPU, its default), append (for GPUs; OpenVINO's default), stateful (OpenVINO).",
         rich_help_panel=WEIGHTS,
     ),
 ]
@@ -204,7 +204,7 @@ def export(
     group_size: GroupSize = 32,
     symmetric: Symmetric = None,
     taps: Taps = "",
-    caches: Caches = "append",
+    caches: Caches = "",
     memory: Memory = "fp32",
     static: Static = None,
     sizes: Sizes = None,
