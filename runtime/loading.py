@@ -50,8 +50,13 @@ class Loading:
         self, warn: Callable[[str], None]
     ) -> tuple[Engine, dict[str, Tokenizer], Placed | None]:
         """Everything compiled that each request needs. Raises what ``load`` does."""
+        with Bundle.opening(self.path, verify=self.verify) as bundle:
+            return self._compiled(bundle, warn)
+
+    def _compiled(
+        self, bundle: Bundle, warn: Callable[[str], None]
+    ) -> tuple[Engine, dict[str, Tokenizer], Placed | None]:
         options = self._options(self.threads)
-        bundle = Bundle.open(self.path, verify=self.verify)
         plan = planned(self.placement, bundle, options, self.device, warn)
         places = by_part(self.device if plan is None else plan.places)
         if "draft" in places and self.draft_model is None and plan is None:

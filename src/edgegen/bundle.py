@@ -8,12 +8,13 @@ them; and nobody else may write to the folder while it is in use.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from edgegen.bundle_files import Tree, leaves, read_capped, sha256, tree
+from edgegen.bundle_files import Tree, leaves, read_capped, tree
+from edgegen.bundle_hashes import Hashes
 from edgegen.bundle_rules import (
     MANIFEST_NAME,
     MAX_MANIFEST_BYTES,
@@ -47,13 +48,29 @@ class Bundle:
 
         Raises ``BundleError`` naming all faults found, and nothing else.
         """
+        with cls.opening(path, verify=verify) as bundle:
+            return bundle
+
+    @classmethod
+    @contextmanager
+    def opening(cls, path: Path | str, *, verify: bool = True) -> Generator[Bundle]:
+        """The bundle while its large files are still being hashed; those that a parser reads whole
+        (graphs, tokenizers) are checked before.
+
+        On the way out all hashes are known: ``BundleError``, also in place of what was raised
+        inside, since damage explains it.
+        """
         name = shown(str(path), limit=4096)
+        with _named(name):
+            bundle, hashes = _open(Path(os.path.realpath(path)), verify)
         try:
-            return _open(Path(os.path.realpath(path)), verify)
-        except BundleError as fault:
-            raise BundleError(f"bundle {name}: {fault}") from None
-        except (OSError, ValueError) as fault:  # ValueError: a NUL in the path given
-            raise BundleError(f"bundle {name}: {_explain(fault)}.") from fault
+            yield bundle
+        except Exception:
+            with _named(name):
+                hashes.end()
+            raise
+        with _named(name):
+            hashes.end()
 
     def file(self, relative: str) -> Path:
         """Where the listed file ``relative`` lies. Raises ``BundleError`` for any other path."""
@@ -69,7 +86,7 @@ class Bundle:
         return found
 
 
-def _open(root: Path, verify: bool) -> Bundle:
+def _open(root: Path, verify: bool) -> tuple[Bundle, Hashes]:
     recover(root)
     if not root.is_dir():
         raise BundleError(
@@ -86,10 +103,20 @@ def _open(root: Path, verify: bool) -> Bundle:
     faults += _unlisted_faults(manifest, on_disk)
     if faults:
         raise BundleError(one_line(faults))
-    if verify:
-        _verify(root, manifest.files)
+    hashes = Hashes(root, manifest.files if verify else ())
     size = len(data) + sum(file.size for file in manifest.files)
-    return Bundle(path=root, manifest=manifest, size=size)
+    return Bundle(path=root, manifest=manifest, size=size), hashes
+
+
+@contextmanager
+def _named(name: str) -> Generator[None]:
+    """Faults with the bundle's name before them."""
+    try:
+        yield
+    except BundleError as fault:
+        raise BundleError(f"bundle {name}: {fault}") from None
+    except (OSError, ValueError) as fault:  # ValueError: a NUL in the path given
+        raise BundleError(f"bundle {name}: {_explain(fault)}.") from fault
 
 
 def _explain(fault: OSError | ValueError) -> str:
@@ -134,21 +161,3 @@ def _unlisted_faults(manifest: Manifest, on_disk: Tree) -> Iterator[str]:
         parents = map(str, PurePosixPath(path).parents)
         if path not in listed and not beside_graphs.isdisjoint(parents):
             yield f"{shown(path)} lies beside a graph and is not in files"
-
-
-def _verify(root: Path, files: tuple[File, ...]) -> None:
-    """Hash all files; large ones several at a time, since hashing releases the interpreter."""
-    largest_first = sorted(files, key=lambda file: -file.size)
-    paths = [root / file.path for file in largest_first]
-    if sum(file.size for file in files) < 2**20:  # sooner hashed than threads are started
-        hashes = list(map(sha256, paths))
-    else:
-        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-            hashes = list(pool.map(sha256, paths))
-    faults = [
-        f"{file.path} has sha256 {found[:12]}..., expected {file.sha256[:12]}..."
-        for file, found in zip(largest_first, hashes, strict=True)
-        if found != file.sha256
-    ]
-    if faults:
-        raise BundleError(f"{one_line(faults)[:-1]}: damaged or altered, copy the bundle anew.")

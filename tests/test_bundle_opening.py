@@ -1,0 +1,76 @@
+"""A bundle whose large files are hashed while it is already being compiled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_bundle
+
+import edgegen
+from edgegen.bundle import Bundle
+from edgegen.errors import BundleError, DeviceError
+
+WEIGHTS = "graphs/onnx-int8/weights.bin"
+LARGE = 3 * 2**20
+
+
+def damage(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(-1, os.SEEK_END)
+        last = opened.read(1)
+        opened.seek(-1, os.SEEK_END)
+        opened.write(bytes([last[0] ^ 1]))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "b"
+    tiny_bundle.write(folder, content={WEIGHTS: bytes(LARGE)})
+    return folder
+
+
+def test_a_damaged_small_file_is_refused_before_anything_reads_it(bundle: Path) -> None:
+    small = next(file for file in Bundle.open(bundle).manifest.files if file.size < 2**20)
+    damage(bundle / small.path)
+    read = False
+    with pytest.raises(BundleError, match="damaged or altered"), Bundle.opening(bundle):
+        read = True
+    assert not read
+
+
+def test_all_damaged_files_are_named_at_once(bundle: Path) -> None:
+    files = Bundle.open(bundle).manifest.files
+    small = next(file for file in files if file.size < 2**20)
+    large = next(file for file in files if file.size >= 2**20)
+    for file in (small, large):
+        damage(bundle / file.path)
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(bundle)
+    assert small.path in str(caught.value) and large.path in str(caught.value)
+
+
+def test_damage_explains_what_failed_inside(bundle: Path) -> None:
+    large = next(file for file in Bundle.open(bundle).manifest.files if file.size >= 2**20)
+    with (
+        pytest.raises(DeviceError, match="cannot compile"),
+        Bundle.opening(bundle),
+    ):
+        raise DeviceError("cannot compile")
+    damage(bundle / large.path)
+    with (
+        pytest.raises(BundleError, match=f"{large.path} has sha256"),
+        Bundle.opening(bundle),
+    ):
+        raise DeviceError("cannot compile")
+
+
+def test_load_gives_no_pipeline_of_damaged_weights(tiny_t5_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_t5_bundle, copy)
+    damage(next((copy / "graphs").rglob("weights.data")))
+    with pytest.raises(BundleError, match="damaged or altered"):
+        edgegen.load(copy)
+    edgegen.load(copy, verify=False).close()
