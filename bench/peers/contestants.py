@@ -106,9 +106,10 @@ def everywhere(source: str) -> tuple[Contestant, ...]:
 
 
 def all_remembering(source: str) -> tuple[Contestant, ...]:
-    """edgegen on ONNX Runtime, whose kernel it is, with the source in 8 bits."""
-    narrow = [kind for kind in WEIGHTS if kind[0] in ("int8", "int4")]
-    return tuple(remembering(edgegen(source, "ort-cpu", *kind)) for kind in narrow)
+    """edgegen on ONNX Runtime, whose kernel it is, with the source in 8 bits; and the same encoded
+    by OpenVINO."""
+    narrow = [edgegen(source, "ort-cpu", *kind) for kind in WEIGHTS if kind[0] in ("int8", "int4")]
+    return (*map(remembering, narrow), *map(placed, narrow))
 
 
 def speech_peers() -> tuple[Contestant, ...]:
@@ -137,19 +138,22 @@ def speech_peers() -> tuple[Contestant, ...]:
     )
 
 
-def speech(device: str, weights: str) -> Contestant:
-    return replace(edgegen("whisper", device, weights), adapter=SPEECH)
+def speech(device: str, weights: str, group: int = 32) -> Contestant:
+    return replace(edgegen("whisper", device, weights, group), adapter=SPEECH)
 
 
-def placed(weights: str) -> Contestant:
-    """Each part where it is fastest: speech is encoded by OpenVINO and decoded by ONNX Runtime."""
-    one = speech("ort-cpu", weights)
-    places = {"features": "ort-cpu", "encode": "ov-cpu", "decode": "ort-cpu"}
+def placed(one: Contestant) -> Contestant:
+    """Each part where it is fastest: OpenVINO encodes and ONNX Runtime decodes."""
+    source, _, kind = one.model.partition(".")
     return replace(
         one,
-        name=f"edgegen placed {weights} memory8",
-        model=f"whisper.{BOTH}-{weights}-32{MEMORY}",
-        settings={**one.settings, "device": places, "exact": False},
+        name=f"{one.name.replace('ONNX Runtime', 'placed')} memory8",
+        model=f"{source}.{kind.replace('onnx', BOTH)}{MEMORY}",
+        settings={
+            **one.settings,
+            "device": {"default": "ort-cpu", "encode": "ov-cpu"},
+            "exact": False,
+        },
         note="encoded by OpenVINO in bfloat16 and 8-bit activations, decoded by ONNX Runtime; "
         "the source held in 8 bits",
     )
@@ -163,8 +167,9 @@ def speakers() -> tuple[Contestant, ...]:
         speech("ort-cpu", "int4"),
         remembering(speech("ort-cpu", "int8")),
         remembering(speech("ort-cpu", "int4")),
-        placed("int8"),
-        placed("int4"),
+        placed(speech("ort-cpu", "int8")),
+        placed(speech("ort-cpu", "int8", 128)),
+        placed(speech("ort-cpu", "int4")),
         speech("ov-cpu", "int8"),
         fast(speech("ov-cpu", "int8")),
         fast(speech("ov-cpu", "int4")),

@@ -29,10 +29,10 @@ def sentences() -> tuple[str, ...]:
     return tuple(SENTENCES.read_text(encoding="utf-8").splitlines())
 
 
-def random_ids(count: int, vocabulary: int = 32_000) -> tuple[int, ...]:
-    """``count`` ids that are no marks, the end mark last."""
-    drawn = random.Random(count).choices(range(3, vocabulary), k=count - 1)
-    return (*drawn, 1)
+def random_ids(count: int, texts: int = 1) -> tuple[tuple[int, ...], ...]:
+    """``count`` ids of each text that are no marks, the end mark last."""
+    drawn = random.Random(count)
+    return tuple((*drawn.choices(range(3, 32_000), k=count - 1), 1) for _ in range(texts))
 
 
 def with_slips(texts: Sequence[str]) -> list[str]:

@@ -80,7 +80,23 @@ def _each_source(turn: Turn) -> float | None:
     return 1e3 * _seconds(turn) / count if count else None
 
 
+def _together(turn: Turn) -> float | None:
+    """A text's share of a batch."""
+    batch = turn.parts.get("batch")
+    return 1e3 * batch.seconds / len(batch.tokens) if batch else None
+
+
+def _of_alone(turn: Turn) -> float | None:
+    """That share over what a text takes alone: the inverse of what a batch brings."""
+    alone, together = turn.parts.get("alone"), _together(turn)
+    if alone is None or together is None:
+        return None
+    return together / (1e3 * alone.seconds / len(alone.tokens))
+
+
 METRICS: dict[str, Metric] = {
+    "together": Metric(title="a text in the batch", unit="ms", of=_together),
+    "of_alone": Metric(title="of one alone", unit="", of=_of_alone),
     "per_token": Metric(title="each later token", unit="ms", of=_per_token),
     "first_token": Metric(title="first token", unit="ms", of=_first_token),
     "whole": Metric(title="all tokens", unit="ms", of=_whole),

@@ -196,22 +196,23 @@ BUNDLES = (
         for weights, group in WEIGHTS
     }
     | {
-        f"whisper.{form}-{weights}-32{MEMORY}": Recipe(
+        f"whisper.{form}-{weights}-{group}{MEMORY}": Recipe(
             fill=partial(
-                bundle, SOURCES["whisper"], form, weights, 32, further=("--memory", "int8")
+                bundle, SOURCES["whisper"], form, weights, group, further=("--memory", "int8")
             ),
             bundle=True,
             inside="bundle",
         )
-        for weights in ("int8", "int4")
+        for weights, group in (("int8", 32), ("int8", 128), ("int4", 32))
         for form in ("onnx", BOTH)
     }
     | {
-        f"t5.onnx-{weights}-{group}{MEMORY}": Recipe(
-            fill=partial(bundle, "t5", "onnx", weights, group, further=("--memory", "int8")),
+        f"t5.{form}-{weights}-{group}{MEMORY}": Recipe(
+            fill=partial(bundle, "t5", form, weights, group, further=("--memory", "int8")),
             bundle=True,
             inside="bundle",
         )
+        for form in ("onnx", BOTH)
         for weights, group in WEIGHTS
         if weights in ("int8", "int4")
     }

@@ -26,13 +26,16 @@ from .works import Work
 # Tokens of the source, tokens made.
 LENGTHS = ((32, 32), (256, 128), (512, 384))
 BEAMS = 4
+TOGETHER = 8  # texts of a batch
 REAL = 20  # misspelt sentences
 LATENCY = 20  # sentences translated one after another
 
 
-def fixed(source: tuple[int, ...], count: int, beams: int = 1) -> Mapping[str, Request]:
+def fixed(
+    sources: tuple[tuple[int, ...], ...], count: int, beams: int = 1
+) -> Mapping[str, Request]:
     """A single token, then ``count`` of them: the difference is what later tokens cost."""
-    one = Request(sources=(source,), new_tokens=1, beams=beams)
+    one = Request(sources=sources, new_tokens=1, beams=beams)
     return {"first": one, "whole": replace(one, new_tokens=count)}
 
 
@@ -58,6 +61,28 @@ def beams() -> Work:
         contestants=(*seq2seq_peers("t5"), edgegen("t5", "ort-cpu", "fp32"), *kinds),
         requests=lambda: fixed(inputs.random_ids(256), 64, BEAMS),
         metrics=("per_token", "first_token", "whole"),
+        against=CTRANSLATE2,
+        reference=TRANSFORMERS,
+    )
+
+
+def batches() -> Work:
+    """How much of a text's time alone it takes among others."""
+    kinds = [kind for kind in everywhere("t5") if kind.model.split("-")[1] in ("int8", "int4")]
+    one = Request(sources=inputs.random_ids(256), new_tokens=64)
+    several = replace(one, sources=inputs.random_ids(256, texts=TOGETHER), batch=True)
+    return Work(
+        name="t5-batch",
+        title=f"T5-small's shape, random weights: {TOGETHER} texts at once, source 256, output 64",
+        group="t5-batch",
+        contestants=(
+            *seq2seq_peers("t5"),
+            edgegen("t5", "ort-cpu", "fp32"),
+            *kinds,
+            *all_remembering("t5"),
+        ),
+        requests=lambda: {"alone": one, "batch": several},
+        metrics=("together", "of_alone", "total"),
         against=CTRANSLATE2,
         reference=TRANSFORMERS,
     )
@@ -148,7 +173,7 @@ def causal() -> Work:
         title="SmolLM2-135M: prompt of 256 tokens, 64 more",
         group="smollm2",
         contestants=(*causal_peers(), *ours),
-        requests=lambda: fixed(inputs.prompt(256), 64),
+        requests=lambda: fixed((inputs.prompt(256),), 64),
         metrics=("per_token", "first_token", "whole"),
         reference=TRANSFORMERS,
     )
@@ -185,6 +210,16 @@ def works() -> tuple[Work, ...]:
     )
     batch = translation("batch", f"{len(texts)} sentences", Request(texts=texts, batch=True))
     alone = {"texts": Request(texts=texts[-1:])}
-    found = [*lengths, beams(), proofreader(), searched(), *clips, sentence, batch, causal()]
+    found = [
+        *lengths,
+        beams(),
+        batches(),
+        proofreader(),
+        searched(),
+        *clips,
+        sentence,
+        batch,
+        causal(),
+    ]
     starts = [start(lengths[1]), start(clips[0]), start(sentence, alone), start(causal())]
     return (*found, *starts, transcripts())

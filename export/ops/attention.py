@@ -260,11 +260,16 @@ class AttentionOps(Primitives[V]):
 
         Decoders with cross-attention in some layers only count those.
         """
-        packed, sizes = self.linear_packed(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
-        k, v = self.split(packed, sizes)
+        k, v = self.memory_rows(encoded, spec)
         k = self.as_key(k, spec, counted=encoded)
         self.output(f"cross_key_{layer}", self.heads(k, spec.kv_heads, spec.head_dim))
         self.output(f"cross_value_{layer}", self.heads(v, spec.kv_heads, spec.head_dim))
+
+    def memory_rows(self, encoded: V, spec: Attention) -> tuple[V, V]:
+        """Keys and values of a memory, ``[B, S, kv_heads * head_dim]`` each, in one product."""
+        packed, sizes = self.linear_packed(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
+        keys, values = self.split(packed, sizes)
+        return keys, values
 
     def cross_query(self, x: V, spec: CrossAttention) -> V:
         """``[B, n, heads * head_dim]``, normed and turned where the attention asks for it."""

@@ -35,17 +35,18 @@ class CodedMemory(OnnxOps):
     """``remember`` writes codes and scales, ``recall`` reads them."""
 
     def remember(self, encoded: str, layer: int, spec: Attention) -> None:
-        packed, sizes = self.linear_packed(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
-        keys, values = self.split(packed, sizes)
+        keys, values = self.memory_rows(encoded, spec)
         keys = self.as_key(keys, spec, counted=encoded)
+        width = spec.kv_heads * spec.head_dim
         for part, rows in (("key", keys), ("value", values)):
-            rows = self.shown(rows)
-            largest = self.maximum(self.unary("abs", rows), [1])
+            # Heads first: OpenVINO would turn [B, S, width] over to find the largest of a column.
+            rows = self.heads(self.shown(rows), spec.kv_heads, spec.head_dim)
+            largest = self.maximum(self.unary("abs", rows), [2])
             scale = self.scale(largest, 1 / LARGEST_CODE)
             scale = self.binary("max", scale, self.constant(SMALLEST_SCALE))
             codes = self.cast(self.node("Round", [self.binary("div", rows, scale)]), "int8")
-            self.output(f"cross_{part}_{layer}", self.heads(codes, spec.kv_heads, spec.head_dim))
-            self.output(f"cross_scale_{part}_{layer}", scale)
+            self.output(f"cross_{part}_{layer}", codes)
+            self.output(f"cross_scale_{part}_{layer}", self.reshape(scale, (0, 1, width)))
 
     def by_scale(self, x: str, scale: str, spec: CrossAttention) -> str:
         """``[B, n, heads * head_dim]`` times a scale for each number of a key head."""

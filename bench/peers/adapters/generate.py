@@ -1,5 +1,5 @@
 """transformers' ``generate``, which optimum-intel's models have too: greedy or beams, one source
-after another.
+after another or all in a batch, which are then of one length.
 
 Lengths are fixed by ``min_new_tokens`` = ``max_new_tokens``, which forbids the end mark.
 """
@@ -24,20 +24,22 @@ def runner(model: Any, *, encoder: bool) -> Run:
     @torch.inference_mode()
     def run(request: Request) -> Outcome:
         tokens: list[list[int]] = []
-        for source in request.sources:
-            ids = torch.tensor([source])
-            found = model.generate(
+        batches = [request.sources] if request.batch else [(one,) for one in request.sources]
+        for batch in batches:
+            ids = torch.tensor(batch)
+            rows = model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 do_sample=False,
                 num_beams=request.beams,
                 min_new_tokens=request.least or None,
                 max_new_tokens=request.new_tokens or LONGEST,
-            )[0].tolist()
-            made = found[1 if encoder else len(source) :]
-            while request.ends and made and made[-1] in marks:
-                made.pop()
-            tokens.append(made)
+            ).tolist()
+            for found in rows:
+                made = found[1 if encoder else ids.shape[1] :]
+                while request.ends and made and made[-1] in marks:
+                    made.pop()
+                tokens.append(made)
         return Outcome(tokens=tokens)
 
     return run
