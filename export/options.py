@@ -83,6 +83,7 @@ class ExportOptions:
     need) or inside (``stateful``, OpenVINO). None named is the first of ``CACHES`` a format.
     ``memory`` is how the source's keys and values are held: ``int8`` is a quarter of the bytes a
     step reads, for decoders whose source has one length.
+    ``integer_encoder`` lets ONNX encoders of quantised weights multiply in 8-bit integers.
     ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights; with
     ``qdq`` those of any size are in fp32. ``calibration`` are the texts its scales come from, by
     default the parity prompts.
@@ -101,6 +102,7 @@ class ExportOptions:
     taps: tuple[str, ...] = ()
     caches: tuple[CacheKind, ...] = ()
     memory: MemoryFormat = "fp32"
+    integer_encoder: bool = False
     static: StaticSizes | None = None
     calibration: tuple[str, ...] = ()
     task: str | None = None
@@ -124,6 +126,13 @@ class ExportOptions:
         if self.memory == "int8" and self.static is not None:
             faults.append(
                 "a memory in int8 is of graphs of any size (use no --static, or no --memory)"
+            )
+        if self.integer_encoder and (
+            self.weight_format not in ("int8", "int4") or "onnx" not in self.formats
+        ):
+            faults.append(
+                "an integer encoder is of ONNX graphs in int8 or int4 (use --format onnx "
+                "--weight-format int8, or no --integer-encoder)"
             )
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")

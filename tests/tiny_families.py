@@ -162,6 +162,7 @@ def write_bundle(
     task: str | None = None,
     static: StaticSizes | None = None,
     memory: MemoryFormat = "fp32",
+    integer_encoder: bool = False,
     words: TokenizerFiles | None = None,
     **overrides: Any,
 ) -> Path:
@@ -182,6 +183,7 @@ def write_bundle(
         caches=caches,
         static=static,
         memory=memory,
+        integer_encoder=integer_encoder,
     )
     check_task(options, family)
     with BundleWriter(folder) as writer:

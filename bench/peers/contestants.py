@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .models import BOTH, MEMORY, WEIGHTS
+from .models import BOTH, INTEGER, MEMORY, WEIGHTS
 from .works import Contestant
 
 TEXT = "peers.adapters.edgegen_text"
@@ -48,6 +48,16 @@ def remembering(one: Contestant) -> Contestant:
         name=f"{one.name} memory8",
         model=f"{one.model}{MEMORY}",
         note="the source held in 8 bits",
+    )
+
+
+def integer(one: Contestant) -> Contestant:
+    """With an encoder that multiplies in 8-bit integers."""
+    return replace(
+        one,
+        name=f"{one.name} integer encoder",
+        model=f"{one.model}{INTEGER}",
+        note="; ".join(filter(None, [one.note, "the encoder's activations in 8 bits by row"])),
     )
 
 
@@ -109,7 +119,8 @@ def all_remembering(source: str) -> tuple[Contestant, ...]:
     """edgegen on ONNX Runtime, whose kernel it is, with the source in 8 bits; and the same encoded
     by OpenVINO."""
     narrow = [edgegen(source, "ort-cpu", *kind) for kind in WEIGHTS if kind[0] in ("int8", "int4")]
-    return (*map(remembering, narrow), *map(placed, narrow))
+    wide = [integer(remembering(one)) for one in narrow if one.model.endswith("-128")]
+    return (*map(remembering, narrow), *wide, *map(placed, narrow))
 
 
 def speech_peers() -> tuple[Contestant, ...]:
@@ -167,6 +178,7 @@ def speakers() -> tuple[Contestant, ...]:
         speech("ort-cpu", "int4"),
         remembering(speech("ort-cpu", "int8")),
         remembering(speech("ort-cpu", "int4")),
+        integer(remembering(speech("ort-cpu", "int8"))),
         placed(speech("ort-cpu", "int8")),
         placed(speech("ort-cpu", "int8", 128)),
         placed(speech("ort-cpu", "int4")),

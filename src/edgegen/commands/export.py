@@ -111,6 +111,15 @@ Memory = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+IntegerEncoder = Annotated[
+    bool,
+    Option(
+        "--integer-encoder",
+        help="ONNX encoders in int8 and int4 multiply in 8-bit integers, activations rounded a row "
+        "at a time: several times faster, a little farther from the checkpoint.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
 Static = Annotated[
     list[str] | None,
     Option(
@@ -206,6 +215,7 @@ def export(
     taps: Taps = "",
     caches: Caches = "",
     memory: Memory = "fp32",
+    integer_encoder: IntegerEncoder = False,
     static: Static = None,
     sizes: Sizes = None,
     calibration: Calibration = None,
@@ -229,6 +239,7 @@ def export(
         taps=words(taps),
         caches=words(caches),  # type: ignore[arg-type]
         memory=memory,  # type: ignore[arg-type]
+        integer_encoder=integer_encoder,
         static=static_sizes(static, sizes or ()),
         calibration=() if calibration is None else read_prompts(calibration),
         parity=not no_parity,

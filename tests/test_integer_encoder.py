@@ -1,0 +1,154 @@
+"""Encoders in 8-bit integers: close to the checkpoint, each row by itself, decoders untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
+from tiny_families import CASES, write_bundle
+
+from edgegen.bundle import Bundle
+from edgegen.devices import DeviceOptions, device_named
+from edgegen.errors import ExportError
+from edgegen.export.checkpoint import Weight
+from edgegen.export.formats.weight_file import WeightFile
+from edgegen.export.ops.row_ops import LARGEST_WEIGHT, RowProducts, by_channel
+from edgegen.export.options import ExportOptions
+from edgegen.export.quantisers.int8 import Int8
+from edgegen.graph import Graph, Port
+from edgegen.runtime.engine import Engine
+from edgegen.runtime.options import GenerationOptions
+
+Floats = NDArray[np.float32]
+SOURCES = ([5, 9, 77, 120, 1], [44, 3, 19, 8, 61, 30, 12, 9, 1])
+# Root of mean squares of what cross keys and values are off by, as a share of theirs; tiny layers,
+# whose weights were made loud, feel rounding most.
+CLOSE = 0.15
+Engines = Callable[..., Engine]
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+    @cache
+    def engine(name: str, weights: str, integer: bool, memory: str = "fp32") -> Engine:
+        folder = tmp_path_factory.mktemp("rows") / "b"
+        said: dict[str, Any] = {"integer_encoder": integer, "memory": memory}
+        bundle = write_bundle(folder, name, weight_format=weights, **said)  # type: ignore[arg-type]
+        return Engine(Bundle.open(bundle), device_named("ort-cpu"), DeviceOptions())
+
+    return engine
+
+
+def memories(engine: Engine, ids: list[int]) -> dict[str, Floats]:
+    feeds = engine.remember_ids(ids).feeds
+    return {name: array for name, array in feeds.items() if name.startswith("cross_")}
+
+
+def product(tmp_path: Path, weights: dict[str, Floats]) -> Callable[[Floats], Floats]:
+    """``x @ w.T + b`` of ``[B, S, 48]`` as the lowering writes it."""
+    shape: tuple[str | int, ...] = ("B", "S", 48)
+    graph = Graph(
+        name="encode",
+        inputs=(Port(name="x", dtype="float32", shape=shape),),
+        outputs=(Port(name="y", dtype="float32", shape=("B", "S", 7)),),
+    )
+    given = {name: Weight.of(array) for name, array in weights.items()}
+    with closing(WeightFile(tmp_path / "weights.data")) as file:
+        ops = RowProducts(graph, given, file, quantiser=Int8())
+        ops.output("y", ops.linear(ops.input("x"), "w", "b"))
+        onnx.save(ops.finish()[0], tmp_path / "encode.onnx")
+    session = InferenceSession(str(tmp_path / "encode.onnx"), providers=["CPUExecutionProvider"])
+    return lambda x: np.asarray(session.run(None, {"x": x})[0])
+
+
+def test_a_product_is_that_of_its_rounded_numbers_row_by_row(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(1)
+    weights = {
+        "w": drawn.normal(size=(7, 48)).astype(np.float32),
+        "b": drawn.normal(size=7).astype(np.float32),
+    }
+    multiply = product(tmp_path, weights)
+    x = drawn.normal(size=(2, 5, 48)).astype(np.float32)
+    x[0, 1] *= 1000
+    x[1, 2] = 0
+    found = multiply(x)
+    codes, channels = by_channel(Weight.of(weights["w"]), Int8())
+    scale = np.maximum(np.abs(x).max(-1, keepdims=True) / np.float32(127), np.float32(1e-30))
+    exact = (np.rint(x / scale) @ codes.T.astype(np.float32)) * channels * scale + weights["b"]
+    assert (np.abs(found - exact) <= 1e-5 * np.abs(exact).max(-1, keepdims=True)).all()
+    float_product = x @ weights["w"].T + weights["b"]
+    assert np.abs(found - float_product).max() <= 0.02 * np.abs(float_product).max()
+    for text, row in ((0, 0), (0, 1), (1, 2)):
+        np.testing.assert_array_equal(
+            multiply(x[text : text + 1, row : row + 1])[0, 0], found[text, row]
+        )
+
+
+@pytest.mark.parametrize("name", ["t5-tied", "mt5", "bart", "marian-ssru"])
+def test_what_it_leaves_is_the_float_encoder_s_but_for_a_few_percent(
+    name: str, engines: Engines
+) -> None:
+    whole, rows = (engines(name, w, i) for w, i in (("fp32", False), ("int8", True)))
+    for ids in SOURCES:
+        wanted, found = memories(whole, ids), memories(rows, ids)
+        for port, array in wanted.items():
+            error = np.sqrt(np.mean((found[port] - array) ** 2) / np.mean(array**2))
+            assert 0 < error <= CLOSE
+
+
+def test_a_source_is_what_it_is_alone_beside_a_longer_one(engines: Engines) -> None:
+    engine = engines("t5-tied", "int8", True)
+    together = engine.remember_many(SOURCES)
+    for ids, memory in zip(SOURCES, together, strict=True):
+        for port, array in memories(engine, list(ids)).items():
+            beside = memory.feeds[port][:, :, : len(ids)]
+            np.testing.assert_allclose(beside, array, atol=1e-5 * np.abs(array).max())
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_the_decoder_stays_and_the_manifest_says_what_the_encoder_is(
+    weights: str, engines: Engines
+) -> None:
+    plain, rows = (engines("t5-tied", weights, integer) for integer in (False, True))
+    decoders = [one.variants["decode"] for one in (plain, rows)]
+    assert decoders[0].precision == decoders[1].precision
+    assert decoders[0].graph == decoders[1].graph
+    encoder = rows.variants["encode"].precision
+    assert (encoder.weight_format, encoder.group_size, encoder.symmetric) == ("int8", 0, True)
+
+
+def test_texts_are_written_over_a_source_in_8_bits_too(engines: Engines) -> None:
+    engine = engines("t5-tied", "int8", True, "int8")
+    options = GenerationOptions(max_new_tokens=8, min_new_tokens=8, draft="none")
+    memory = engine.remember_ids(list(SOURCES[0]))
+    start = list(engine.manifest.generation.start)
+    made = engine.generation(engine.decoder(memory), options, prompt_length=len(start))
+    assert sum(len(step.tokens) for step in made.run(start, SOURCES[0])) == 8
+
+
+def test_no_sum_of_two_products_outgrows_sixteen_bits() -> None:
+    """What processors without VNNI add them up in."""
+    assert 2 * 255 * LARGEST_WEIGHT < 2**15
+    matrix = np.random.default_rng(0).normal(size=(7, 48)).astype(np.float32)
+    matrix[3] = 0
+    codes, scales = by_channel(Weight.of(matrix), Int8())
+    assert np.abs(codes).max() == LARGEST_WEIGHT
+    assert np.abs(codes * scales[:, None] - matrix).max() <= scales.max() / 2 + 1e-6
+    assert not codes[3].any()
+
+
+def test_where_it_cannot_be_it_is_refused_in_a_line(tmp_path: Path) -> None:
+    for said in ({"weight_format": "fp32"}, {"formats": ("openvino",), "weight_format": "int8"}):
+        with pytest.raises(ExportError, match="integer encoder is of ONNX graphs in int8 or int4"):
+            ExportOptions(model="tiny", output=tmp_path, integer_encoder=True, **said)
+    assert "llama-grouped" in CASES
+    with pytest.raises(ExportError, match="has no encoder; leave it out"):
+        write_bundle(tmp_path / "b", "llama-grouped", weight_format="int8", integer_encoder=True)
