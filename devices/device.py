@@ -146,8 +146,9 @@ class DeviceMemory(Protocol):
 class Request(Protocol):
     """One caller's use of a session; not for two threads at once.
 
-    Of a session with a memory of its own it takes ``DeviceArray``s for arrays too: inputs that are
-    not copied, outputs that are not copied back.
+    Of a session with a memory of its own it takes ``DeviceArray``s for arrays too, inputs that are
+    not copied and outputs that are not copied back; an output among ``feeds`` is where that output
+    of this call goes.
     """
 
     def bind(self, name: str, array: Tensor) -> None:
@@ -156,8 +157,7 @@ class Request(Protocol):
         ...
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
-        """Run with the bound ports and ``feeds`` for the others; the unbound outputs by name. An
-        output among ``feeds`` is where that output of this call goes.
+        """Run with the bound ports and ``feeds`` for the others; the unbound outputs by name.
 
         Output arrays may be reused by the next run: copy what must outlive it. Raises
         ``DeviceError``.
