@@ -35,6 +35,7 @@ from edgegen.runtime.drafters.suffix import Corpus
 from edgegen.runtime.generation import Generation
 from edgegen.runtime.layout import first_path
 from edgegen.runtime.result import Result
+from edgegen.runtime.speculation import rows_of
 from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.verify import Draft
 
@@ -83,7 +84,7 @@ class Bench:
             path, DEVICES[subject.format], verify=False, draft_model=draft, calibrate=True
         )
         self.digest = digest_of(path, draft)
-        self.rows = self.pipeline.engine.variants["decode"].precision.rows
+        self.rows = rows_of(self.pipeline.engine)
         self.chains = False
         engine: Any = self.pipeline.engine
         self._generation: Callable[..., Generation] = engine.generation

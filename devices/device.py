@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -28,6 +28,7 @@ class Limits:
 
     ``cpu_ops`` are operators it may leave to the CPU without being asked; where it leaves others,
     compiling fails. One that ``compiles_slowly`` is worth a cache of what it compiled.
+    ``lacks`` are lowerings whose operators it has no kernels for.
     ``equal_rows``: rows that the parity gate saw bit-equal alone and among others are so here; the
     gate runs on the format's CPU device.
     ``exercised`` is what its code was run on: the hardware it is for, the vendor's
@@ -41,6 +42,7 @@ class Limits:
     static_shapes: bool = False
     cpu_ops: tuple[str, ...] = ()
     compiles_slowly: bool = False
+    lacks: tuple[str, ...] = ()
     equal_rows: bool = False
     exercised: Literal["hardware", "simulator", "emulated", "nothing"] = "nothing"
 
@@ -51,6 +53,7 @@ class Limits:
             and variant.precision.weight_format in self.weight_formats
             and variant.cache.kind in self.caches
             and variant.precision.memory in self.memories
+            and variant.lowering not in self.lacks
             and (variant.static or not self.static_shapes)
         )
 
@@ -116,7 +119,7 @@ class Placement:
         return Placement(home=self.home, nodes=nodes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class DeviceArray:
     """Numbers in a device's own memory, rows in order. ``owner`` is what keeps the memory alive."""
 
@@ -127,7 +130,8 @@ class DeviceArray:
 
     def part(self, start: int, shape: tuple[int, ...]) -> DeviceArray:
         """An array of ``shape`` in the same memory, from number ``start`` on."""
-        return replace(self, shape=shape, address=self.address + start * self.dtype.itemsize)
+        at = self.address + start * self.dtype.itemsize
+        return DeviceArray(shape, self.dtype, at, self.owner)
 
 
 class DeviceMemory(Protocol):
@@ -136,6 +140,10 @@ class DeviceMemory(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray: ...
     def put(self, array: Tensor) -> DeviceArray:
         """A copy of the host's array."""
+        ...
+
+    def write(self, array: DeviceArray, values: Tensor) -> None:
+        """Copy the host's ``values`` over all of what ``empty`` or ``put`` gave."""
         ...
 
     def get(self, array: DeviceArray) -> Tensor:

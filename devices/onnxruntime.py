@@ -103,6 +103,12 @@ class _Frame:
             if name in inputs and not isinstance(array, DeviceArray):
                 self.bind_input(name, array)
 
+    def drop(self, feeds: Mapping[str, Bindable]) -> None:
+        """Hold no more of the device's memory than was bound."""
+        for name, array in feeds.items():
+            if isinstance(array, DeviceArray):
+                del self.held[name]
+
     def reopen(self) -> None:
         for name in self.open:
             self._places.setdefault(name, len(self._places))
@@ -155,6 +161,8 @@ class OrtRequest:
             session.inference.run_with_iobinding(frame.binding)
         except Exception as error:  # the provider's own types are not public
             raise DeviceError(session.fault(error)) from error
+        if session.memory is not None:  # what was fed is another part next time, and keeps memory
+            frame.drop(feeds)
         return {**frame.outputs, **frame.made()} if frame.open else frame.outputs
 
     def _rebind(self, frame: _Frame) -> None:
@@ -185,7 +193,8 @@ class OrtRequest:
 
 
 class OrtMemory:
-    """Of a provider, by ONNX Runtime's name of where it is. Raises ``DeviceError`` when full."""
+    """Of a provider, by ONNX Runtime's name of where it is. Raises ``DeviceError`` when it is full
+    or lost."""
 
     def __init__(self, place: str, device: str) -> None:
         self._values: Any = load_onnxruntime().OrtValue
@@ -199,20 +208,33 @@ class OrtMemory:
         make = self._values.ortvalue_from_numpy
         return self._made(array.shape, array.dtype, make, np.ascontiguousarray(array))
 
+    def write(self, array: DeviceArray, values: Tensor) -> None:
+        self._tried("did not take", array.shape, array.dtype, array.owner.update_inplace, values)
+
     def get(self, array: DeviceArray) -> Tensor:
-        return np.asarray(array.owner.numpy())
+        return np.asarray(self._tried("did not give", array.shape, array.dtype, array.owner.numpy))
 
     def _made(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], make: Callable[..., Any], *given: Any
     ) -> DeviceArray:
+        made = self._tried("has no memory for", shape, dtype, make, *given, self._place, 0)
+        return DeviceArray(tuple(shape), dtype, made.data_ptr(), made)
+
+    def _tried(
+        self,
+        fault: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        call: Callable[..., Any],
+        *given: Any,
+    ) -> Any:
         try:
-            made = make(*given, self._place, 0)
+            return call(*given)
         except Exception as error:  # the provider's own types are not public
             size = prod(shape) * dtype.itemsize / 1e6
             raise DeviceError(
-                f"{self._device} has no memory for {size:.0f} MB more: {first_line(error)}"
+                f"{self._device} {fault} {size:.1f} MB: {first_line(error)}"
             ) from error
-        return DeviceArray(tuple(shape), dtype, made.data_ptr(), made)
 
 
 class OrtSession:

@@ -1,6 +1,7 @@
 """NVIDIA GPUs through ONNX Runtime's CUDA provider.
 
-Keys and values stay in the GPU's memory; a call's tokens are copied there and its logits back.
+Keys and values of a text stay in the GPU's memory; a call's tokens are copied there and its logits
+back. Batches keep theirs in the host's.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class OrtCuda(OrtProvider):
         # GroupQueryAttention takes neither float32 nor a mask there: no cache in place.
         caches=("append", "recurrent", "none"),
         cpu_ops=COUNTING,
+        lacks=("rows",),
         exercised="hardware",
     )
 

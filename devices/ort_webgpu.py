@@ -27,6 +27,7 @@ class OrtWebgpu(OrtProvider):
         weight_formats=("fp32", "fp16", "int8", "int4"),
         caches=("append", "in_place", "recurrent", "none"),
         cpu_ops=COUNTING,
+        lacks=("rows",),
         exercised="emulated",
     )
 

@@ -71,6 +71,8 @@ class OvCpu(OvDevice):
 
 def few_rows_of_integers(variant: Variant) -> bool:
     """Whether bfloat16 is the slower way: OpenVINO widens weights of 8 and 4 bits to it in every
-    call. An encoder's many rows bear that; a decode call took 1.1 to 1.4 times as long with one row
-    and 2.5 times with eight, on processors of two makers."""
-    return variant.graph.name == "decode" and variant.precision.weight_format in ("int8", "int4")
+    call. An encoder's many rows bear that, and a decoder-only model's prompt; a call of a decoder
+    over a source took 1.1 to 1.4 times as long with one row and 2.5 times with eight, on processors
+    of two makers."""
+    over_source = any(port.name.startswith("cross_") for port in variant.graph.inputs)
+    return over_source and variant.precision.weight_format in ("int8", "int4")

@@ -50,8 +50,16 @@ class Loading:
         self, warn: Callable[[str], None]
     ) -> tuple[Engine, dict[str, Tokenizer], Placed | None]:
         """Everything compiled that each request needs. Raises what ``load`` does."""
-        with Bundle.opening(self.path, verify=self.verify) as bundle:
-            return self._compiled(bundle, warn)
+        made: list[Engine] = []
+        try:
+            with Bundle.opening(self.path, verify=self.verify) as bundle:
+                found = self._compiled(bundle, warn)
+                made.append(found[0])
+            return found
+        except BaseException:
+            for engine in made:  # of weights that proved damaged
+                engine.close()
+            raise
 
     def _compiled(
         self, bundle: Bundle, warn: Callable[[str], None]

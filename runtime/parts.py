@@ -251,11 +251,10 @@ class PartSession:
 
 
 class PartMemory:
-    """Its device's memory; one that is full has failed."""
+    """Its device's memory; one that is full, or lost, has failed."""
 
     def __init__(self, memory: DeviceMemory, session: PartSession) -> None:
         self._memory, self._session = memory, session
-        self.get = memory.get
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         with self._failing():
@@ -264,6 +263,14 @@ class PartMemory:
     def put(self, array: Tensor) -> DeviceArray:
         with self._failing():
             return self._memory.put(array)
+
+    def write(self, array: DeviceArray, values: Tensor) -> None:
+        with self._failing():
+            self._memory.write(array, values)
+
+    def get(self, array: DeviceArray) -> Tensor:
+        with self._failing():
+            return self._memory.get(array)
 
     @contextmanager
     def _failing(self) -> Generator[None]:

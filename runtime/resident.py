@@ -20,9 +20,9 @@ FLOAT = np.dtype(np.float32)
 class ResidentCache:
     """An ``append`` cache in memory the host never sees, ``[1, capacity, heads, head_dim]`` a port.
 
-    A call reads the rows that stand and writes its new ones behind them, so nothing is copied. To
-    keep rows that are not in order, a path through a tree of drafts, they pass through the host; so
-    do all when the memory has to grow.
+    A call reads the rows that stand and writes its new ones behind them, so nothing is copied.
+    Where rows are kept out of order, of a tree's side branch and of beams, all pass through the
+    host, as they do when the memory grows.
     """
 
     def __init__(self, variant: Variant, limit: int, memory: DeviceMemory) -> None:
@@ -56,10 +56,10 @@ class ResidentCache:
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         if list(rows) != list(range(length, length + len(rows))):
             order = [*range(length), *rows]
-            for at, array in enumerate(self._arrays):
+            for array in self._arrays:
                 held = self._memory.get(array)
                 held[:, : len(order)] = held[:, order]
-                self._arrays[at] = self._memory.put(held)
+                self._memory.write(array, held)
         self.length = length + len(rows)
 
     def reach(self, length: int) -> int:

@@ -31,11 +31,12 @@ def choose_variant(
         and variant.static == static
         and (precision is None or variant.precision.weight_format == precision)
     ]
+    if not fits and precision == "int4" and component == "encode":  # integer encoders have 8 bits
+        return choose_variant(bundle, component, device, "int8", static=static)
     if not fits:
         has = ", ".join(dict.fromkeys(described(variant) for variant in found))
-        way_out = (
-            f"--format {limits.formats[0]}" + " --static" * static + other_cache(limits, found)
-        )
+        way_out = f"--format {limits.formats[0]}" + " --static" * static
+        way_out += "" if static else other_cache(limits, found)
         asked = f" in {precision}" if precision else ""
         raise BundleError(
             f"{bundle.path}: {device.name} runs none of the variants of {component}{asked}; "
@@ -52,10 +53,11 @@ def choose_variant(
 
 
 def other_cache(limits: Limits, variants: Sequence[Variant]) -> str:
-    """The option that makes a variant with a cache the device takes, where there is none."""
-    if not variants or any(one.cache.kind in limits.caches for one in variants):
+    """The option that adds a cache the device takes to those there are, where none is."""
+    kinds = [one.cache.kind for one in variants if one.format in limits.formats and not one.static]
+    if not kinds or any(kind in limits.caches for kind in kinds):
         return ""
-    return f" --cache {limits.caches[0]}"
+    return f" --cache {','.join(dict.fromkeys([*kinds, limits.caches[0]]))}"
 
 
 def described(variant: Variant) -> str:

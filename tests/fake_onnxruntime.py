@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from math import prod
 from types import ModuleType
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import onnxruntime as real
@@ -35,6 +36,11 @@ class Gpu:
     fallbacks_disabled: int = 0
     room: int = 1 << 40
     held: int = 0
+    most_held: int = 0
+
+    def took(self, size: int) -> None:
+        self.held += size
+        self.most_held = max(self.most_held, self.held)
 
 
 @dataclass
@@ -82,10 +88,13 @@ class Values:
     def ortvalue_from_shape_and_type(
         self, shape: Sequence[int], kind: Any, device: str, index: int
     ) -> Any:
-        self._gpu.held += prod(shape) * np.dtype(kind).itemsize
-        if self._gpu.held > self._gpu.room:
+        size = prod(shape) * np.dtype(kind).itemsize
+        if self._gpu.held + size > self._gpu.room:
             raise RuntimeError("CUDA failure 2: out of memory\nmore lines")
-        return real.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", index)
+        made = real.OrtValue.ortvalue_from_shape_and_type(shape, kind, "cpu", index)
+        self._gpu.took(size)
+        finalize(made, self._gpu.took, -size)
+        return made
 
     def ortvalue_from_numpy(self, array: NDArray[Any], device: str, index: int) -> Any:
         made = self.ortvalue_from_shape_and_type(array.shape, array.dtype.type, device, index)

@@ -13,7 +13,7 @@ import edgegen
 from edgegen.bundle import Bundle
 from edgegen.errors import BundleError, DeviceError
 
-WEIGHTS = "graphs/onnx-int8/weights.bin"
+WEIGHTS, TOKENIZER = "graphs/onnx-int8/weights.bin", "tokenizers/source.json"
 LARGE = 3 * 2**20
 
 
@@ -37,6 +37,16 @@ def test_a_damaged_small_file_is_refused_before_anything_reads_it(bundle: Path) 
     damage(bundle / small.path)
     read = False
     with pytest.raises(BundleError, match="damaged or altered"), Bundle.opening(bundle):
+        read = True
+    assert not read
+
+
+def test_a_large_file_that_is_parsed_is_checked_before_too(tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    tiny_bundle.write(folder, content={TOKENIZER: b"{}" + b" " * LARGE})
+    damage(folder / TOKENIZER)
+    read = False
+    with pytest.raises(BundleError, match=TOKENIZER), Bundle.opening(folder):
         read = True
     assert not read
 
@@ -65,6 +75,12 @@ def test_damage_explains_what_failed_inside(bundle: Path) -> None:
         Bundle.opening(bundle),
     ):
         raise DeviceError("cannot compile")
+
+
+def test_an_interrupt_inside_is_not_kept_waiting(bundle: Path) -> None:
+    damage(bundle / WEIGHTS)
+    with pytest.raises(KeyboardInterrupt), Bundle.opening(bundle):
+        raise KeyboardInterrupt
 
 
 def test_load_gives_no_pipeline_of_damaged_weights(tiny_t5_bundle: Path, tmp_path: Path) -> None:

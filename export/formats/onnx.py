@@ -58,8 +58,9 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     kinds = cache_kinds(family, options, "onnx")
     written: dict[str, tuple[Graph, str]] = {}
     # Wide blocks already make a row depend on its neighbours by rounding, and so do GPUs, which
-    # further kinds of cache are for.
-    equal_rows = quantiser is None or options.group_size <= EQUAL_BLOCK
+    # appended rows are for where there is a cache in place too.
+    narrow = quantiser is None or options.group_size <= EQUAL_BLOCK
+    equal_rows = {kind: narrow and (kind != "append" or len(kinds) == 1) for kind in kinds}
     with closing(WeightFile(folder / "weights.data")) as file:
         for name in family.graph_names():
             dense = name == "features"
@@ -70,7 +71,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
                     file,
                     half=options.weight_format == "fp16" and not dense,
                     quantiser=None if dense else quantiser,
-                    equal_rows=key == "decode" and equal_rows,
+                    equal_rows=equal_rows.get(kind, False),
                     appends=kind == "append",
                 )
                 model, graph = record(family, name, ops)
@@ -88,8 +89,8 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
             graph=graph,
             file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/weights.data",),
-            cache=cache_of(family, graph.name, kind, int(equal_rows)),
-            lowering=FusedOps.lowering,
+            cache=cache_of(family, graph.name, kind, int(equal_rows.get(kind, False))),
+            lowering=kind_of_ops(graph.name, options).lowering,
         )
         for key, (graph, kind) in written.items()
     }

@@ -30,6 +30,8 @@ SMALLEST_SCALE = 1e-30
 class RowProducts(FusedOps):
     """Every product of quantised weights."""
 
+    lowering = "rows"
+
     def linear_packed(
         self, x: str, weights: Sequence[str], biases: Sequence[str | None]
     ) -> tuple[str, list[int]]:

@@ -54,8 +54,8 @@ class Bundle:
     @classmethod
     @contextmanager
     def opening(cls, path: Path | str, *, verify: bool = True) -> Generator[Bundle]:
-        """The bundle while its large files are still being hashed; those that a parser reads whole
-        (graphs, tokenizers) are checked before.
+        """The bundle while its files of weights are still being hashed; all that a parser reads
+        (graphs, tokenizers) is checked before.
 
         On the way out all hashes are known: ``BundleError``, also in place of what was raised
         inside, since damage explains it.
@@ -68,6 +68,9 @@ class Bundle:
         except Exception:
             with _named(name):
                 hashes.end()
+            raise
+        except BaseException:
+            hashes.leave()
             raise
         with _named(name):
             hashes.end()
@@ -103,7 +106,9 @@ def _open(root: Path, verify: bool) -> tuple[Bundle, Hashes]:
     faults += _unlisted_faults(manifest, on_disk)
     if faults:
         raise BundleError(one_line(faults))
-    hashes = Hashes(root, manifest.files if verify else ())
+    variants = [one for part in manifest.components.values() for one in part.variants]
+    weights = {path for variant in variants for path in variant.weights}
+    hashes = Hashes(root, manifest.files if verify else (), late=weights)
     size = len(data) + sum(file.size for file in manifest.files)
     return Bundle(path=root, manifest=manifest, size=size), hashes
 

@@ -116,7 +116,7 @@ IntegerEncoder = Annotated[
     Option(
         "--integer-encoder",
         help="ONNX encoders in int8 and int4 multiply in 8-bit integers, activations rounded a row "
-        "at a time: several times faster, a little farther from the checkpoint.",
+        "at a time: several times faster on CPUs, a little farther from the checkpoint.",
         rich_help_panel=WEIGHTS,
     ),
 ]
