@@ -209,7 +209,7 @@ def marked_equal(bundle: Bundle) -> Bundle:
 def test_an_encoder_of_integers_is_not_for_the_gpu_and_its_decoder_is(
     gpu: Gpu, tmp_path: Path
 ) -> None:
-    caches = ("in_place", "append")
+    caches: tuple[CacheKind, ...] = ("in_place", "append")
     path = write_bundle(
         tmp_path / "b", "t5-tied", weight_format="int4", caches=caches, integer_encoder=True
     )

@@ -146,7 +146,11 @@ def test_no_sum_of_two_products_outgrows_sixteen_bits() -> None:
 
 
 def test_where_it_cannot_be_it_is_refused_in_a_line(tmp_path: Path) -> None:
-    for said in ({"weight_format": "fp32"}, {"formats": ("openvino",), "weight_format": "int8"}):
+    refused: tuple[dict[str, Any], ...] = (
+        {"weight_format": "fp32"},
+        {"formats": ("openvino",), "weight_format": "int8"},
+    )
+    for said in refused:
         with pytest.raises(ExportError, match="integer encoder is of ONNX graphs in int8 or int4"):
             ExportOptions(model="tiny", output=tmp_path, integer_encoder=True, **said)
     assert "llama-grouped" in CASES
