@@ -8,9 +8,8 @@ when they are bound, so there they are bound anew each call.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from edgegen.manifest import Variant
 
 from .compiled import kept, key_of
 from .device import DeviceArray, DeviceOptions, Placement, Tensor
+from .ort_memory import OrtMemory, first_line
 
 Bindable = Tensor | DeviceArray
 # Sizes of call a request is ready for, and what their outputs may take together.
@@ -192,51 +192,6 @@ class OrtRequest:
                 held -= self._frames.pop(size).size()
 
 
-class OrtMemory:
-    """Of a provider, by ONNX Runtime's name of where it is. Raises ``DeviceError`` when it is full
-    or lost."""
-
-    def __init__(self, place: str, device: str) -> None:
-        self._values: Any = load_onnxruntime().OrtValue
-        self._place, self._device = place, device
-
-    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        make = self._values.ortvalue_from_shape_and_type
-        return self._made(shape, dtype, make, list(shape), dtype.type)
-
-    def put(self, array: Tensor) -> DeviceArray:
-        make = self._values.ortvalue_from_numpy
-        return self._made(array.shape, array.dtype, make, np.ascontiguousarray(array))
-
-    def write(self, array: DeviceArray, values: Tensor) -> None:
-        self._tried("did not take", array.shape, array.dtype, array.owner.update_inplace, values)
-
-    def get(self, array: DeviceArray) -> Tensor:
-        return np.asarray(self._tried("did not give", array.shape, array.dtype, array.owner.numpy))
-
-    def _made(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any], make: Callable[..., Any], *given: Any
-    ) -> DeviceArray:
-        made = self._tried("has no memory for", shape, dtype, make, *given, self._place, 0)
-        return DeviceArray(tuple(shape), dtype, made.data_ptr(), made)
-
-    def _tried(
-        self,
-        fault: str,
-        shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        call: Callable[..., Any],
-        *given: Any,
-    ) -> Any:
-        try:
-            return call(*given)
-        except Exception as error:  # the provider's own types are not public
-            size = prod(shape) * dtype.itemsize / 1e6
-            raise DeviceError(
-                f"{self._device} {fault} {size:.1f} MB: {first_line(error)}"
-            ) from error
-
-
 class OrtSession:
     """A compiled ONNX graph."""
 
@@ -245,7 +200,9 @@ class OrtSession:
     ) -> None:
         self.inference: Any = inference
         self.home, self.place = provider.name, provider.memory
-        self.memory = OrtMemory(provider.memory, device) if provider.memory else None
+        self.memory = (
+            OrtMemory(load_onnxruntime(), provider.memory, device) if provider.memory else None
+        )
         self.copies = provider.name != CPU.name
         self.graph: Graph = variant.graph
         self.device = device
@@ -410,7 +367,3 @@ def session_options(ort: Any, options: DeviceOptions, provider: Provider) -> Any
     if provider is not CPU and not provider.cpu_ops and not options.cpu_nodes:
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return settings
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]

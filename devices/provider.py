@@ -16,7 +16,8 @@ from edgegen.errors import DeviceMissing
 from edgegen.manifest import Variant
 
 from .device import DeviceOptions, Limits, Session
-from .onnxruntime import MISSING, Provider, compile_session, first_line, load_onnxruntime
+from .onnxruntime import MISSING, Provider, compile_session, load_onnxruntime
+from .ort_memory import first_line
 
 # ONNX Runtime keeps arithmetic on sizes and positions, which are integers, off GPUs.
 COUNTING = (

@@ -327,8 +327,10 @@ def test_published_files_pass_the_gate_in_both_formats(
         for name, weight in made.weights.items()
         if not any(part in name for part in unread.get(task, ()))
     )
+    # Of vectors it is a cosine, which rounding moves; of texts a share of tokens.
+    whole = pytest.approx(1, abs=1e-6) if task == "feature-extraction" else 1
     for parity in manifest.parity:
-        assert parity.agreement == 1 and parity.max_error <= 1e-5
+        assert parity.agreement == whole and parity.max_error <= 1e-5
 
 
 @pytest.mark.parametrize(
