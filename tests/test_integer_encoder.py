@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from functools import cache
@@ -156,3 +159,25 @@ def test_where_it_cannot_be_it_is_refused_in_a_line(tmp_path: Path) -> None:
     assert "llama-grouped" in CASES
     with pytest.raises(ExportError, match="has no encoder; leave it out"):
         write_bundle(tmp_path / "b", "llama-grouped", weight_format="int8", integer_encoder=True)
+
+
+def test_the_same_export_is_the_same_graphs_in_another_process(tmp_path: Path) -> None:
+    """What compiled graphs and measurements are kept under is their hash."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
+        "from tiny_families import write_bundle; from edgegen.bundle import Bundle; "
+        "path = write_bundle(Path(sys.argv[2]), 't5-tied', weight_format='int8', "
+        "integer_encoder=True); "
+        "print([file.sha256 for file in Bundle.open(path).manifest.files])"
+    )
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert told[0] == told[1] and "," in told[0]

@@ -6,6 +6,7 @@ Every backend that reads ONNX runs it; OpenVINO's IR is converted from it. Weigh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,9 @@ class OnnxOps(Ops[str]):
 
     def constant(self, value: Any, dtype: str = "float32") -> str:
         array = np.asarray(value, dtype=dtype)
-        key = f"const_{dtype}_{array.shape}_{hash(array.tobytes()) & 0xFFFFFFFFFFFF:x}"
+        # Not ``hash``, which differs between runs: the same export is the same graph.
+        mark = sha256(array.tobytes()).hexdigest()[:12]
+        key = f"const_{dtype}_{array.shape}_{mark}"
         return self.initialiser(key, array)
 
     def parameter(self, name: str) -> str:

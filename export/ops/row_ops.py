@@ -40,7 +40,7 @@ class RowProducts(FusedOps):
             return super().linear_packed(x, weights, biases)
         found = [by_channel(self.weights[name], quantiser) for name in weights]
         sizes = [codes.shape[0] for codes, _ in found]
-        codes, scale = self.row_codes(x)
+        codes, scale = self.row_codes(x, self.weights[weights[0]].shape[1])
         name = "+".join(weights)
         matrix = self.initialiser(f"{name}.bytes", np.concatenate([c for c, _ in found]).T.copy())
         scales = self.initialiser(f"{name}.channels", np.concatenate([s for _, s in found]))
@@ -54,15 +54,9 @@ class RowProducts(FusedOps):
         whole = self.concat([shape, self.constant([sum(sizes)], "int64")], 0)
         return self.node("Reshape", [flat, whole]), sizes
 
-    def row_codes(self, x: str) -> tuple[str, str]:
+    def row_codes(self, x: str, width: int) -> tuple[str, str]:
         """``uint8 [B * S, width]`` of ``[B, S, width]``, and each row's scale ``[B * S, 1]``."""
-        width = self.once(("width of", x), lambda: self.node("Shape", [x], start=2, end=3))
-
-        def rows() -> str:
-            every = self.constant([-1], "int64")
-            return self.node("Reshape", [x, self.concat([every, width], 0)])
-
-        flat = self.once(("flat", x), rows)
+        flat = self.once(("flat", x), lambda: self.reshape(x, (-1, width)))
 
         def scales() -> str:
             largest = self.maximum(self.unary("abs", flat), [1])
