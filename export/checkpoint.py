@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 
+# What a source calls matrices that it had not quantised.
+DENSE_ORIGINS = ("float32", "float16", "bfloat16", "float64")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Blocks:
     """A matrix that its source had already quantised, in a form integer kernels can hold.

@@ -30,12 +30,9 @@ class ResidentCache:
         self._memory, self._limit = memory, limit
         self._row = (record.heads, record.head_dim)
         self._names = [f"{kind}_{i}" for i in range(record.layers) for kind in ("key", "value")]
-        self._arrays = self._empty(FIRST_CAPACITY)
+        shape = (1, FIRST_CAPACITY, *self._row)
+        self._arrays: list[DeviceArray] = [memory.empty(shape, FLOAT) for _ in self._names]
         self.length = 0
-
-    def _empty(self, capacity: int) -> list[DeviceArray]:
-        shape = (1, capacity, *self._row)
-        return [self._memory.empty(shape, FLOAT) for _ in self._names]
 
     def before(self, n: int, back: int = 1) -> Feeds:
         check_room(self.length + n, self._limit)

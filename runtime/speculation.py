@@ -77,17 +77,14 @@ def noise_of(engine: Engine, options: GenerationOptions) -> float:
     variant = engine.variants["decode"]
     if rows_of(engine) == "bit":
         return 0.0
-    seen = (
-        []
-        if not engine.device.limits.equal_rows
-        else [
-            found.rows_error
-            for found in engine.manifest.parity
-            if found.format == variant.format
-            and found.weight_format == variant.precision.weight_format
-            and not found.skipped
-        ]
-    )
+    seen = [
+        found.rows_error
+        for found in engine.manifest.parity
+        if engine.device.limits.equal_rows
+        and found.format == variant.format
+        and found.weight_format == variant.precision.weight_format
+        and not found.skipped
+    ]
     penalty = options.rules(engine.manifest.generation).repetition_penalty
     return SAFETY * max(penalty, 1.0 / penalty) * max(seen, default=UNSEEN)
 

@@ -23,7 +23,7 @@ from edgegen.errors import ExportError
 from edgegen.graph import Graph, pinned
 from edgegen.manifest import Cache, MemoryFormat, Precision, Variant
 
-from ..checkpoint import Weight
+from ..checkpoint import DENSE_ORIGINS, Weight
 from ..families.base import Family
 from ..ops.grained_ops import GrainedOps
 from ..ops.memory_ops import GrainedMemoryOps, check_memory
@@ -35,7 +35,6 @@ from .onnx import record
 from .onnx_static import Recorder
 from .weight_file import WeightFile
 
-DENSE_ORIGINS = ("float32", "float16", "bfloat16", "float64")
 # Narrower tables (a bias by distance) lose more than they save.
 NARROWEST_ROW = 32
 # Below this a constant is a norm's weight, a mask value or an epsilon: kept in float32.

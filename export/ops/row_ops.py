@@ -13,18 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Weight
+from ..checkpoint import DENSE_ORIGINS, Weight
 from ..quantisers.base import Quantiser
 from .fused_ops import FusedOps
-from .memory_ops import MemoryOps
+from .memory_ops import LARGEST_CODE, SMALLEST_SCALE, MemoryOps
 
 Floats = NDArray[np.float32]
-LARGEST_CODE, ZERO_CODE = 127, 128
+ZERO_CODE = 128  # of unsigned codes: what 0.0 is
 # Processors without VNNI add two products in 16 bits: 2 * 255 * 64 still fits (ONNX Runtime's
 # documentation calls it a reduced range).
 LARGEST_WEIGHT = 64
-# Below any scale that matters: a row of zeros is divided by it.
-SMALLEST_SCALE = 1e-30
 
 
 class RowProducts(FusedOps):
@@ -67,13 +65,11 @@ class RowProducts(FusedOps):
 
         def codes() -> str:
             alone = self.node("Squeeze", [scale, self.constant([1], "int64")])
-            zeros = self.node("Expand", [self.constant(ZERO_CODE, "uint8"), self.shape_of(alone)])
+            zero, rows = self.constant(ZERO_CODE, "uint8"), self.node("Shape", [alone])
+            zeros = self.node("Expand", [zero, rows])
             return self.node("QuantizeLinear", [flat, alone, zeros], axis=0)
 
         return self.once(("row codes", x), codes), scale
-
-    def shape_of(self, x: str) -> str:
-        return self.node("Shape", [x])
 
 
 class RowMemoryOps(RowProducts, MemoryOps):
@@ -82,7 +78,7 @@ class RowMemoryOps(RowProducts, MemoryOps):
 
 def by_channel(weight: Weight, quantiser: Quantiser) -> tuple[NDArray[np.int8], Floats]:
     """``int8 [out, in]`` codes of at most 64 in magnitude, and a scale for each output."""
-    if weight.origin not in ("float32", "float16", "bfloat16", "float64"):
+    if weight.origin not in DENSE_ORIGINS:
         quantiser.tally.requantised.add(id(weight))
     matrix = weight.read()
     scales = np.abs(matrix).max(1) / np.float32(LARGEST_WEIGHT)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..checkpoint import Array, Blocks, Weight
+from ..checkpoint import DENSE_ORIGINS, Array, Blocks, Weight
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Quantiser:
         return self.requantise(weight)
 
     def requantise(self, weight: Weight) -> Blocks:
-        if weight.origin not in ("float32", "float16", "bfloat16", "float64"):
+        if weight.origin not in DENSE_ORIGINS:
             self.tally.imported.discard(id(weight))
             self.tally.requantised.add(id(weight))
         block = self.block_for(weight.shape[1])
