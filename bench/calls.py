@@ -38,7 +38,8 @@ from edgegen.runtime.engine import Engine
 
 Call = Callable[[], object]
 Products = Callable[[int], Call]  # by the rows of a call
-PRODUCTS = frozenset(("MatMulNBits", "MatMul", "Gemm", "FusedMatMul"))
+INTEGER = "MatMulIntegerToFloat"  # of rows that were rounded to bytes
+PRODUCTS = frozenset(("MatMulNBits", "MatMul", "Gemm", "FusedMatMul", INTEGER))
 TURNS, CALLS = 12, 20
 
 
@@ -58,21 +59,23 @@ def onnx_products(file: Path, options: DeviceOptions) -> Products:
         for node in graph.node
         if node.op_type in PRODUCTS and held.keys() & set(node.input[1:])
     ]
-    widths: set[int] = set()
+    feeds: dict[str, tuple[int, bool]] = {}  # the width of each, and whether it is of bytes
     used: set[str] = set()
     outputs: list[Any] = []
     for number, node in enumerate(nodes):
-        width = columns(node, held)
-        widths.add(width)
-        node.input[0] = f"x{width}"
+        width, integer = columns(node, held), node.op_type == INTEGER
+        node.input[0] = f"{'u' if integer else 'x'}{width}"
         node.output[0] = f"y{number}"
+        feeds[node.input[0]] = width, integer
         used |= set(node.input)
         outputs.append(
             onnx.helper.make_tensor_value_info(f"y{number}", onnx.TensorProto.FLOAT, None)
         )
     inputs = [
-        onnx.helper.make_tensor_value_info(f"x{width}", onnx.TensorProto.FLOAT, (1, "n", width))
-        for width in sorted(widths)
+        onnx.helper.make_tensor_value_info(
+            name, onnx.TensorProto.UINT8 if integer else onnx.TensorProto.FLOAT, (1, "n", width)
+        )
+        for name, (width, integer) in sorted(feeds.items())
     ]
     weights = [tensor for name, tensor in held.items() if name in used]
     whole = onnx.helper.make_graph(nodes, "products", inputs, outputs, weights)
@@ -88,8 +91,9 @@ def onnx_products(file: Path, options: DeviceOptions) -> Products:
 
     def of(rows: int) -> Call:
         binding = session.io_binding()
-        for width in widths:
-            binding.bind_cpu_input(f"x{width}", noise(1, rows, width))
+        for name, (width, integer) in feeds.items():
+            given = noise(1, rows, width)
+            binding.bind_cpu_input(name, (128 + 40 * given).astype(np.uint8) if integer else given)
         for one in outputs:
             binding.bind_output(one.name)
         return lambda: session.run_with_iobinding(binding)

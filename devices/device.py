@@ -31,6 +31,8 @@ class Limits:
     ``lacks`` are lowerings whose operators it has no kernels for.
     ``equal_rows``: rows that the parity gate saw bit-equal alone and among others are so here; the
     gate runs on the format's CPU device.
+    ``tokens_together`` are those of sources that a call of an encoder does well to stay within, 0
+    for any: beyond, what lies between its products leaves the cache of a core.
     ``exercised`` is what its code was run on: the hardware it is for, the vendor's
     simulator, other hardware in its place (``emulated``), or nothing.
     """
@@ -44,6 +46,7 @@ class Limits:
     compiles_slowly: bool = False
     lacks: tuple[str, ...] = ()
     equal_rows: bool = False
+    tokens_together: int = 0
     exercised: Literal["hardware", "simulator", "emulated", "nothing"] = "nothing"
 
     def takes(self, variant: Variant) -> bool:

@@ -22,8 +22,11 @@ from edgegen.manifest import Variant
 from .compiled import kept, key_of
 from .device import DeviceArray, DeviceOptions, Placement, Tensor
 from .ort_memory import OrtMemory, first_line
+from .saturation import EXACT, saturates
 
 Bindable = Tensor | DeviceArray
+# Lowerings that multiply unsigned bytes by signed ones.
+BYTES = frozenset(("rows",))
 # Sizes of call a request is ready for, and what their outputs may take together.
 FRAMES, FRAME_BYTES = 40, 1 << 25
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
@@ -313,7 +316,7 @@ def _session(
     """``graph`` is what is read, ``file`` what people know it by."""
     ort = load_onnxruntime()
     settings = session_options(ort, options, provider)
-    for key, value in entries:
+    for key, value in (*entries, *exact_bytes(variant, provider)):
         settings.add_session_config_entry(key, value)
     try:
         if provider.places:
@@ -350,6 +353,11 @@ def astray(placement: Placement, options: DeviceOptions, provider: Provider) -> 
         "leaves nodes of {file} to the CPU (" + told + "); use another device for it, or allow it "
         "with DeviceOptions(cpu_nodes=True)."
     )
+
+
+def exact_bytes(variant: Variant, provider: Provider) -> list[tuple[str, str]]:
+    """What makes products of bytes exact on the CPU, where they are not."""
+    return [EXACT] if provider is CPU and variant.lowering in BYTES and saturates() else []
 
 
 def session_options(ort: Any, options: DeviceOptions, provider: Provider) -> Any:

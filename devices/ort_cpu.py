@@ -22,6 +22,7 @@ class OrtCpu:
         caches=("in_place", "recurrent", "append", "none"),
         memories=("fp32", "int8"),
         equal_rows=True,
+        tokens_together=256,
         exercised="hardware",
     )
 

@@ -38,6 +38,7 @@ class OvCpu(OvDevice):
         caches=("append", "stateful", "recurrent", "none"),
         memories=("fp32", "int8"),
         equal_rows=True,
+        tokens_together=256,
         exercised="hardware",
     )
 

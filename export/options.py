@@ -22,6 +22,8 @@ CACHES: Mapping[Format, tuple[CacheKind, ...]] = {
     "openvino": ("append", "stateful"),
 }
 TAPS = ("topk", "hidden")
+# Graphs that may multiply in 8-bit integers.
+INTEGER = ("encode", "decode")
 MEMORIES: tuple[MemoryFormat, ...] = ("fp32", "int8")
 MOST_STATIC = 2**15
 
@@ -83,7 +85,8 @@ class ExportOptions:
     need) or inside (``stateful``, OpenVINO). None named is the first of ``CACHES`` a format.
     ``memory`` is how the source's keys and values are held: ``int8`` is a quarter of the bytes a
     step reads, for decoders whose source has one length.
-    ``integer_encoder`` lets ONNX encoders of quantised weights multiply in 8-bit integers.
+    ``integer`` names ONNX graphs whose quantised weights are multiplied in 8-bit integers, one
+    scale a row of activations: ``encode``, and ``decode`` of 8-bit weights, for many rows a call.
     ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights; with
     ``qdq`` those of any size are in fp32. ``calibration`` are the texts its scales come from, by
     default the parity prompts.
@@ -102,7 +105,7 @@ class ExportOptions:
     taps: tuple[str, ...] = ()
     caches: tuple[CacheKind, ...] = ()
     memory: MemoryFormat = "fp32"
-    integer_encoder: bool = False
+    integer: tuple[str, ...] = ()
     static: StaticSizes | None = None
     calibration: tuple[str, ...] = ()
     task: str | None = None
@@ -127,13 +130,7 @@ class ExportOptions:
             faults.append(
                 "a memory in int8 is of graphs of any size (use no --static, or no --memory)"
             )
-        if self.integer_encoder and (
-            self.weight_format not in ("int8", "int4") or "onnx" not in self.formats
-        ):
-            faults.append(
-                "an integer encoder is of ONNX graphs in int8 or int4 (use --format onnx "
-                "--weight-format int8, or no --integer-encoder)"
-            )
+        faults += self._integer_faults()
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")
         if self.weight_format not in WEIGHT_FORMATS:
@@ -153,6 +150,23 @@ class ExportOptions:
             faults.append(f"min agreement {self.min_agreement} (use 0 to 1)")
         if faults:
             raise ExportError(f"export options: {'; '.join(faults)}.")
+
+    def _integer_faults(self) -> list[str]:
+        faults = [
+            unknown("integer graph", name, list(INTEGER)).rstrip(".")
+            for name in self.integer
+            if name not in INTEGER
+        ]
+        if len(set(self.integer)) < len(self.integer):
+            faults.append(f"integer {','.join(self.integer)} (use each once)")
+        weights = ("int8",) if "decode" in self.integer else ("int8", "int4")
+        if self.integer and (self.weight_format not in weights or "onnx" not in self.formats):
+            asked, held = ",".join(self.integer), " or ".join(weights)
+            faults.append(
+                f"integer {asked} is of ONNX graphs in {held} (use --format onnx --weight-format "
+                "int8, or no --integer)"
+            )
+        return faults
 
     def _cache_faults(self) -> list[str]:
         known = list(dict.fromkeys(kind for kinds in CACHES.values() for kind in kinds))

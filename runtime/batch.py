@@ -125,11 +125,8 @@ class Batch:
         """Memories of sources, those alike in length side by side."""
         asked = [text.asked for text in texts if isinstance(text.asked, Encoding)]
         found: dict[int, Memory] = {}
-        order = sorted(range(len(asked)), key=lambda i: len(asked[i].ids))
-        while order:
-            shortest = len(asked[order[0]].ids)
-            group = [i for i in order if len(asked[i].ids) <= RAGGED * shortest]
-            order = order[len(group) :]
+        lengths = [len(one.ids) for one in asked]
+        for group in side_by_side(lengths, self._engine.tokens_together if asked else 0):
             memories = self._engine.remember_many([asked[i].ids for i in group])
             found |= dict(zip(group, memories, strict=True))
         return [found[i] for i in range(len(asked))]
@@ -166,6 +163,20 @@ class Batch:
         rows = self._seats.forward(tokens)
         share = (perf_counter() - start) / len(calls)
         return {place: Answer(Scores(rows[call.decoder]), share) for place, call in calls.items()}
+
+
+def side_by_side(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Places of sources to encode in one call each: alike in length, and at most ``most`` tokens
+    with padding where there are several (0 for any number)."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        length, group = lengths[place], groups[-1] if groups else []
+        alike = bool(group) and length <= RAGGED * lengths[group[0]]
+        if alike and (not most or (len(group) + 1) * length <= most):
+            group.append(place)
+        else:
+            groups.append([place])
+    return groups
 
 
 def together(

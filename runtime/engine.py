@@ -106,6 +106,11 @@ class Engine:
         return devices.get("decode") or next(iter(devices.values()))
 
     @property
+    def tokens_together(self) -> int:
+        """Source tokens that an encoder call does well to stay within, 0 for any."""
+        return self.parts.devices["encode"].limits.tokens_together
+
+    @property
     def devices(self) -> dict[str, str]:
         """The device of each part by name, a draft model's as ``draft``."""
         found = {part: device.name for part, device in self.parts.devices.items()}

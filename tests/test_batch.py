@@ -16,6 +16,7 @@ from edgegen import GenerationOptions, Pipeline, load
 from edgegen.cli import app
 from edgegen.errors import InputError
 from edgegen.export.families import family_of
+from edgegen.runtime.batch import side_by_side
 
 Pipelines = Callable[..., Pipeline]
 # Append, in place, recurrent; a bias by distance, learned places, grouped keys.
@@ -172,3 +173,20 @@ def test_drafts_are_for_workers_of_one_text_at_a_time(pipelines: Pipelines) -> N
         pipeline.generate(given, plain(draft="lookup"), batch_size=2)
     auto = pipeline.generate(given, plain(draft="auto"), batch_size=2)
     assert [one.tokens for one in auto] == alone
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "groups"),
+    [
+        ([], 256, []),
+        ([100, 10, 11, 90], 0, [[1, 2], [3, 0]]),
+        ([100, 10, 11, 90], 256, [[1, 2], [3, 0]]),
+        ([100, 10, 11, 90], 199, [[1, 2], [3], [0]]),
+        ([300, 300], 256, [[0], [1]]),
+        ([100, 120, 128], 256, [[0, 1], [2]]),
+    ],
+)
+def test_sources_are_encoded_side_by_side_as_far_as_a_call_does_well(
+    lengths: list[int], most: int, groups: list[list[int]]
+) -> None:
+    assert side_by_side(lengths, most) == groups

@@ -211,7 +211,7 @@ def test_an_encoder_of_integers_is_not_for_the_gpu_and_its_decoder_is(
 ) -> None:
     caches: tuple[CacheKind, ...] = ("in_place", "append")
     path = write_bundle(
-        tmp_path / "b", "t5-tied", weight_format="int4", caches=caches, integer_encoder=True
+        tmp_path / "b", "t5-tied", weight_format="int4", caches=caches, integer=("encode",)
     )
     with pytest.raises(BundleError, match="ort-cuda runs none of the variants of encode"):
         edgegen.load(path, "ort-cuda")

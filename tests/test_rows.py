@@ -33,6 +33,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "marian-ssru": ("marian-ssru", {"decoder_ffn_dim": 96}),
 }
 NAMES = {"onnx": tuple(MODELS), "openvino": ("t5-wide", "whisper", "gemma3", "marian-ssru")}
+INTEGER = "int8, products of integers"  # where blocks may be wide
 Rows = NDArray[np.float32]
 
 
@@ -79,6 +80,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         folder = tmp_path_factory.mktemp("bundle") / "b"
         case, said = MODELS[name]
         asked: dict[str, Any] = {"formats": (form,), "weight_format": weight_format, **said}
+        if weight_format == INTEGER:
+            asked |= {"weight_format": "int8", "group_size": 128, "integer": ("decode",)}
         return Bundle.open(write_bundle(folder, case, **asked))
 
     @cache
@@ -92,10 +95,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     platform.machine() != "x86_64", reason="elsewhere the parity gate says whether rows are equal"
 )
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("weight_format", ["fp32", "int8", "int4"])
 @pytest.mark.parametrize(
-    ("form", "name"),
-    [(form, name) for form, names in NAMES.items() for name in names],
+    ("form", "name", "weight_format"),
+    [
+        (form, name, weight_format)
+        for form, names in NAMES.items()
+        for name in names
+        for weight_format in ("fp32", "int8", "int4", *[INTEGER] * (form == "onnx"))
+    ],
 )
 def test_rows_are_the_same_bits_alone_and_among_up_to_thirty_two(
     form: str, name: str, weight_format: str, threads: int, models: Models

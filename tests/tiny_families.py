@@ -162,7 +162,7 @@ def write_bundle(
     task: str | None = None,
     static: StaticSizes | None = None,
     memory: MemoryFormat = "fp32",
-    integer_encoder: bool = False,
+    integer: tuple[str, ...] = (),
     words: TokenizerFiles | None = None,
     **overrides: Any,
 ) -> Path:
@@ -183,7 +183,7 @@ def write_bundle(
         caches=caches,
         static=static,
         memory=memory,
-        integer_encoder=integer_encoder,
+        integer=integer,
     )
     check_task(options, family)
     with BundleWriter(folder) as writer:

@@ -192,8 +192,8 @@ SOURCES = {
 FURTHER: dict[str, tuple[str, ...]] = {
     "": (),
     MEMORY: ("--memory", "int8"),
-    INTEGER: ("--integer-encoder",),
-    MEMORY + INTEGER: ("--memory", "int8", "--integer-encoder"),
+    INTEGER: ("--integer", "encode"),
+    MEMORY + INTEGER: ("--memory", "int8", "--integer", "encode"),
 }
 BUNDLES = {
     f"{name}.{form}-{weights}-{group}{kind}": Recipe(

@@ -45,9 +45,9 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     being a further variant of ``decode``."""
     if options.memory == "int8":
         check_memory(family)
-    if options.integer_encoder and "encode" not in family.graph_names():
+    if "encode" in options.integer and "encode" not in family.graph_names():
         raise ExportError(
-            f"integer encoder: a {family.checkpoint.model_type} model has no encoder; leave it out."
+            f"integer encode: a {family.checkpoint.model_type} model has no encoder; leave it out."
         )
     folder.mkdir(parents=True, exist_ok=True)
     weights = family.weights()
@@ -56,16 +56,18 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         make: Any = QUANTISERS[options.weight_format]
         quantiser = make(block=options.group_size, symmetric=options.sym)
     kinds = cache_kinds(family, options, "onnx")
-    written: dict[str, tuple[Graph, str]] = {}
-    # Wide blocks already make a row depend on its neighbours by rounding, and so do GPUs, which
-    # appended rows are for where there is a cache in place too.
-    narrow = quantiser is None or options.group_size <= EQUAL_BLOCK
-    equal_rows = {kind: narrow and (kind != "append" or len(kinds) == 1) for kind in kinds}
+    written: dict[str, tuple[Graph, str, str]] = {}
+    # Appended rows are for GPUs where there is a cache in place too. Those have no products of
+    # integers, and a row depends on its neighbours by rounding there, as it does in wide blocks.
+    on_cpu = {kind: kind != "append" or len(kinds) == 1 for kind in kinds}
+    narrow = quantiser is None or options.group_size <= EQUAL_BLOCK or "decode" in options.integer
+    equal_rows = {kind: narrow and here for kind, here in on_cpu.items()}
     with closing(WeightFile(folder / "weights.data")) as file:
         for name in family.graph_names():
             dense = name == "features"
             for key, kind in caches_of(name, kinds):
-                ops = kind_of_ops(name, options)(
+                lowering = kind_of_ops(options, name in options.integer and on_cpu.get(kind, True))
+                ops = lowering(
                     family.graph(name, kind, options.memory),
                     weights,
                     file,
@@ -76,7 +78,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
                 )
                 model, graph = record(family, name, ops)
                 onnx.save(model, folder / file_of(key))
-                written[key] = graph, kind
+                written[key] = graph, kind, lowering.lowering
         fixed = onnx_static.write(family, folder, options, weights, file)
     precision = precision_of(options, quantiser)
     channels = msgspec.structs.replace(
@@ -85,24 +87,23 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     variants = {
         key: Variant(
             format="onnx",
-            precision=channels if options.integer_encoder and graph.name == "encode" else precision,
+            precision=channels if lowering == RowProducts.lowering else precision,
             graph=graph,
             file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/weights.data",),
             cache=cache_of(family, graph.name, kind, int(equal_rows.get(kind, False))),
-            lowering=kind_of_ops(graph.name, options).lowering,
+            lowering=lowering,
         )
-        for key, (graph, kind) in written.items()
+        for key, (graph, kind, lowering) in written.items()
     }
     return variants | tapped(folder, variants, options, family.shape.width) | fixed
 
 
-def kind_of_ops(name: str, options: ExportOptions) -> type[FusedOps]:
-    """The lowering of a graph."""
-    rows = options.integer_encoder and name == "encode"
+def kind_of_ops(options: ExportOptions, integer: bool) -> type[FusedOps]:
+    """The lowering of a graph, which may have products of integers."""
     if options.memory == "int8":
-        return RowMemoryOps if rows else MemoryOps
-    return RowProducts if rows else FusedOps
+        return RowMemoryOps if integer else MemoryOps
+    return RowProducts if integer else FusedOps
 
 
 def file_of(key: str) -> str:

@@ -70,12 +70,12 @@ class FusedOps(OnnxOps):
             return super().linear_packed(x, weights, biases)
         sizes = [self.weights[name].shape[0] for name in weights]
         offset = self.packed_bias(weights, biases)
-        return self.quantised_product(x, "+".join(weights), self.blocks(weights), offset), sizes
+        return self.quantised_product(x, weights, offset), sizes
 
     def by_table(self, x: str, table: str, bias: str | None) -> str:
         offset = None if bias is None else self.parameter(bias)
         if self.quantiser is not None:
-            return self.quantised_product(x, table, self.blocks((table,)), offset)
+            return self.quantised_product(x, (table,), offset)
         logits = self.contrib("FusedMatMul", [x, self.parameter(table)], 1, transB=1)[0]
         return logits if offset is None else self.add(logits, offset)
 
@@ -114,8 +114,10 @@ class FusedOps(OnnxOps):
             names.append(self.initialiser(f"{name}.zeros{kind}", flat))
         return names
 
-    def quantised_product(self, x: str, name: str, blocks: Blocks, bias: str | None) -> str:
-        tensors = self.quantised_tensors(name, blocks, rows_shape=False)
+    def quantised_product(self, x: str, names: Sequence[str], bias: str | None) -> str:
+        """``[B, S, inputs]`` by the named matrices, stacked along their outputs."""
+        blocks = self.blocks(names)
+        tensors = self.quantised_tensors("+".join(names), blocks, rows_shape=False)
         rows, columns = blocks.codes.shape
         inputs = [x, *tensors]
         if bias is not None:

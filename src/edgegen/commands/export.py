@@ -111,12 +111,15 @@ Memory = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
-IntegerEncoder = Annotated[
-    bool,
+Integer = Annotated[
+    str,
     Option(
-        "--integer-encoder",
-        help="ONNX encoders in int8 and int4 multiply in 8-bit integers, activations rounded a row "
-        "at a time: several times faster on CPUs, a little farther from the checkpoint.",
+        "--integer",
+        metavar="LIST",
+        help="ONNX graphs that multiply in 8-bit integers on the CPU, activations rounded a row at "
+        "a time; one or both with a comma between: encode (int8, int4), several times faster; "
+        "decode (int8), where drafts and batches cost little more than one row. A little farther "
+        "from the checkpoint.",
         rich_help_panel=WEIGHTS,
     ),
 ]
@@ -215,7 +218,7 @@ def export(
     taps: Taps = "",
     caches: Caches = "",
     memory: Memory = "fp32",
-    integer_encoder: IntegerEncoder = False,
+    integer: Integer = "",
     static: Static = None,
     sizes: Sizes = None,
     calibration: Calibration = None,
@@ -239,7 +242,7 @@ def export(
         taps=words(taps),
         caches=words(caches),  # type: ignore[arg-type]
         memory=memory,  # type: ignore[arg-type]
-        integer_encoder=integer_encoder,
+        integer=words(integer),
         static=static_sizes(static, sizes or ()),
         calibration=() if calibration is None else read_prompts(calibration),
         parity=not no_parity,
