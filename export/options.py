@@ -87,6 +87,7 @@ class ExportOptions:
     step reads, for decoders whose source has one length.
     ``integer`` names ONNX graphs whose quantised weights are multiplied in 8-bit integers, one
     scale a row of activations: ``encode``, and ``decode`` of 8-bit weights, for many rows a call.
+    ``shortlist`` makes a text of the words that the checkpoint's own lexicon gives its source.
     ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights; with
     ``qdq`` those of any size are in fp32. ``calibration`` are the texts its scales come from, by
     default the parity prompts.
@@ -106,6 +107,7 @@ class ExportOptions:
     caches: tuple[CacheKind, ...] = ()
     memory: MemoryFormat = "fp32"
     integer: tuple[str, ...] = ()
+    shortlist: bool = False
     static: StaticSizes | None = None
     calibration: tuple[str, ...] = ()
     task: str | None = None
@@ -129,6 +131,11 @@ class ExportOptions:
         if self.memory == "int8" and self.static is not None:
             faults.append(
                 "a memory in int8 is of graphs of any size (use no --static, or no --memory)"
+            )
+        if self.shortlist and (self.static is not None or "topk" in self.taps):
+            faults.append(
+                "a shortlist's graphs give logits of as many words as a source has (use no "
+                "--static and no --taps topk, or no --shortlist)"
             )
         faults += self._integer_faults()
         if not self.formats:

@@ -104,12 +104,18 @@ class Gate:
     def _memory(self, example: Example, sessions: Mapping[str, Session]) -> dict[str, Any]:
         return memory_of(sessions, example.source) if self.family.shape.encoder else {}
 
+    def _stepper(
+        self, example: Example, sessions: Mapping[str, Session], variant: Variant, rows: int
+    ) -> Stepper:
+        memory, size = self._memory(example, sessions), self.family.shape.vocabulary
+        return Stepper(sessions["decode"], variant, memory, rows, vocabulary=size)
+
     def _prompt(
         self, example: Example, sessions: Mapping[str, Session], variant: Variant
     ) -> PromptParity:
         """The prompt as one call, then the checkpoint's tokens one at a time."""
         tokens = [*example.prompt, *example.answer[:-1]]
-        stepper = Stepper(sessions["decode"], variant, self._memory(example, sessions), len(tokens))
+        stepper = self._stepper(example, sessions, variant, len(tokens))
         together = self.family.shape.bidirectional_prompt
         rows = [stepper.decode(example.prompt, together=together)]
         rows += [stepper.decode([token]) for token in example.answer[:-1]]
@@ -127,9 +133,7 @@ class Gate:
         known = [*example.prompt, *example.answer[:-1]]
         room = min(ROWS, self.family.generation().max_positions or ROWS)
         tokens = [token for _, token in zip(range(room), cycle(known), strict=False)]
-        stepper = Stepper(
-            sessions["decode"], variant, self._memory(example, sessions), room + max(CALLS[3])
-        )
+        stepper = self._stepper(example, sessions, variant, room + max(CALLS[3]))
         many: list[tuple[int, Logits]] = []
         alone: list[Logits] = []
         for at, token in enumerate(tokens):
@@ -199,8 +203,12 @@ def one_each(checks: Sequence[Parity]) -> list[Parity]:
 
 
 def relative(found: Logits, truth: Logits) -> float:
-    """Largest difference over the largest magnitude of the truth."""
-    return float(np.abs(found - truth).max() / np.abs(truth).max())
+    """Largest difference over the largest magnitude of the truth, infinite where a logit is missing
+    (-inf: of a word outside the shortlist) in one of them only."""
+    there = np.isfinite(truth)
+    if (np.isfinite(found) != there).any():
+        return float("inf")
+    return float(np.abs(found[there] - truth[there]).max() / np.abs(truth[there]).max())
 
 
 def encode(tokenizer: TokenizerFiles, text: str, *, add_special: bool = True) -> list[int]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgegen.shortlist import spread_of
+
 from .families.base import Family
 from .ops.specs import HIDDEN
 from .ops.torch_ops import TorchOps
@@ -215,7 +217,9 @@ class TorchReference:
                     feeds[f"past_{part}_{i}"] = empty
         decoder = TorchOps(self.weights, feeds)
         self.family.decode(decoder)
-        return np.asarray(decoder.results["logits"][0].numpy(), np.float32)
+        logits = np.asarray(decoder.results["logits"][0].numpy(), np.float32)
+        spread = spread_of({name: np.asarray(a) for name, a in feeds.items()}, shape.vocabulary)
+        return logits if spread is None else spread(logits)
 
     def greedy(
         self, source: Mapping[str, Any], prompt: Sequence[int], count: int, ends: frozenset[int]

@@ -17,6 +17,7 @@ from edgegen.devices import Session
 from edgegen.devices.device import Request
 from edgegen.graph import Graph
 from edgegen.manifest import Variant
+from edgegen.shortlist import spread_of
 
 from .ops.specs import HIDDEN
 
@@ -84,7 +85,8 @@ def names(session: Session) -> frozenset[str]:
 
 class Stepper:
     """One text: ``decode`` adds rows, all of which stand. ``capacity`` bounds an in-place cache,
-    ``recent`` that of layers with a window, which then hold no more than they must."""
+    ``recent`` that of layers with a window, which then hold no more than they must. Logits of a
+    shortlist become those of a ``vocabulary``."""
 
     def __init__(
         self,
@@ -93,8 +95,10 @@ class Stepper:
         memory: Mapping[str, Array],
         capacity: int = 256,
         recent: int | None = None,
+        vocabulary: int = 0,
     ) -> None:
         self.session, self.kind, self.memory = session, variant.cache.kind, dict(memory)
+        self.spread = spread_of(memory, vocabulary)
         # A backend's own memory belongs to its request; others start anew each call.
         self.request = session.request() if self.kind == "stateful" else None
         self.length, self.static = 0, variant.static
@@ -167,7 +171,8 @@ class Stepper:
             self.length += n
             self.held += n
             self.cache = {name: self._after(name, found) for name in self.cache}
-        return np.asarray(found["logits"][0], np.float32)
+        logits = np.asarray(found["logits"][0], np.float32)
+        return logits if self.spread is None else self.spread(logits).copy()
 
     def _forget(self) -> None:
         """Move what the next row of a layer with a window sees to the front of its buffer."""

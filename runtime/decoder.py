@@ -17,6 +17,7 @@ from edgegen.devices.device import Feeds, Request, Session, Tensor
 from edgegen.errors import InputError
 from edgegen.graph import Graph
 from edgegen.manifest import Variant
+from edgegen.shortlist import spread_of
 
 from .cache import KVCache, open_cache
 from .lineage import Lineage
@@ -86,7 +87,8 @@ class Decoder:
     """One text being decoded. ``memory`` holds cross keys and values and the source mask.
 
     With ``branching`` the rows that stand may form a tree: several texts grown from one, as beams
-    are, that share what they have in common.
+    are, that share what they have in common. Where the source has a shortlist, logits are those of
+    a ``vocabulary`` all the same.
     """
 
     def __init__(
@@ -97,9 +99,11 @@ class Decoder:
         limit: int = 0,
         *,
         branching: bool = False,
+        vocabulary: int = 0,
     ) -> None:
         self.session, self.variant, self.limit = session, variant, limit
         self.memory: Feeds = memory or {}
+        self._spread = spread_of(self.memory, vocabulary)
         self._names = variant.graph.input_names()
         self._takes_rows = "logit_rows" in self._names
         self._takes_visible = "visible" in self._names
@@ -192,7 +196,12 @@ class Decoder:
         outputs = self._request.run({**feeds, **held} if held else feeds)
         self._cache.after(outputs, n)
         taps = {tap: outputs[tap][0] for tap in ("topk", "hidden") if tap in outputs}
-        return Scores(outputs["logits"][0], **taps)
+        return Scores(self.whole(outputs["logits"][0]), **taps)
+
+    def whole(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of the vocabulary of rows as the graph gives them, of the source's words where it
+        has a shortlist."""
+        return logits if self._spread is None else self._spread(logits)
 
     def keep(self, length: int, rows: Sequence[int] = ()) -> None:
         """Keep the first ``length`` rows, then ``rows``; see ``KVCache.keep``."""

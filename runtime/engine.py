@@ -22,6 +22,7 @@ from edgegen.devices import Device, DeviceOptions, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import InputError
 from edgegen.manifest import Variant
+from edgegen.shortlist import distinct
 
 from .beams import BeamSearch
 from .conditioning import condition_of, trained_for
@@ -171,7 +172,7 @@ class Engine:
         whole = self._encoded(feeds)
         share = whole.encode_seconds / len(sources)
         return [
-            Memory({name: array[[row]] for name, array in whole.feeds.items()}, 0.0, share)
+            Memory(distinct({name: a[[row]] for name, a in whole.feeds.items()}), 0.0, share)
             for row in range(len(sources))
         ]
 
@@ -224,7 +225,8 @@ class Engine:
         done = perf_counter()
         mask = {k: v for k, v in feeds.items() if k == "source_mask"}
         before = heard - start if "features" in self.variants else 0.0
-        return Memory(filled({**outputs, **mask}, float(HIDDEN)), before, done - heard)
+        held = filled({**outputs, **mask}, float(HIDDEN))
+        return Memory(distinct(held), before, done - heard)
 
     def decoder(self, memory: Memory | None = None, options: GenerationOptions = PLAIN) -> Decoder:
         """A decoder at the start of a text, with the outputs the drafter or a condition's
@@ -238,7 +240,8 @@ class Engine:
         session, variant = self.parts.opened(name)
         limit = self.manifest.generation.max_positions
         feeds = None if memory is None else memory.feeds
-        return Decoder(session, variant, feeds, limit, branching=branching)
+        size = self.manifest.vocabulary
+        return Decoder(session, variant, feeds, limit, branching=branching, vocabulary=size)
 
     # ------------------------------------------------------------- options
 

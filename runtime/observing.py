@@ -113,7 +113,8 @@ def _watched(running: Writing[Result]) -> tuple[Result, list[_Part]]:
 def _states(engine: Engine, part: _Part) -> NDArray[np.float32]:
     """The states of the prompt's last row and of each token behind it, in one call."""
     session, variant = engine.session(HIDDEN_TAP), engine.variants[HIDDEN_TAP]
-    decoder = Decoder(session, variant, part.decoder.memory, len(part.fed))
+    size = engine.manifest.vocabulary
+    decoder = Decoder(session, variant, part.decoder.memory, len(part.fed), vocabulary=size)
     if engine.manifest.generation.bidirectional_prompt:
         decoder.tie(part.prompt)
     hidden = decoder.forward(part.fed, first_row=part.prompt - 1).hidden

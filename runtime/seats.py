@@ -18,6 +18,7 @@ from .buffers import check_room
 from .decoder import HIDDEN, Decoder, bind_memory
 
 FIRST_ROWS = 64
+FREE = ("S", "K")  # what sources differ in: tokens, and words of a shortlist
 Floats = NDArray[np.float32]
 
 
@@ -123,12 +124,12 @@ class Seats:
             self._array, self._bound = grown, (0, 0, 0)
 
     def _remember(self, seat: int, memory: Feeds) -> None:
-        """Keys, values and mask of a source, padded to the longest of the seats."""
+        """Keys, values, mask and words of a source, padded to the longest of the seats."""
         for name, given in memory.items():
             port = self._ports.get(name)
             if port is None:
                 continue
-            axis = port.shape.index("S") if "S" in port.shape else None
+            axis = next((i for i, dim in enumerate(port.shape) if dim in FREE), None)
             held = self._memory.get(name)
             size = 0 if axis is None else given.shape[axis]
             if held is None or (axis is not None and held.shape[axis] < size):
@@ -162,7 +163,8 @@ class Seats:
         self._bind(texts)
         outputs = self._request.run(self._feeds(tokens, lengths, longest))
         self._after(outputs, lengths)
-        return {decoder: outputs["logits"][seat] for seat, (decoder, _) in enumerate(self._taken)}
+        logits = outputs["logits"]
+        return {one: one.whole(logits[seat]) for seat, (one, _) in enumerate(self._taken)}
 
     def _lengths(self) -> NDArray[np.int64]:
         return np.array([cache.length for _, cache in self._taken], np.int64)

@@ -34,7 +34,7 @@ from transformers import (
 
 from edgegen.bundle_writer import BundleWriter
 from edgegen.export.build import check_task, manifest_of
-from edgegen.export.checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
+from edgegen.export.checkpoint import Checkpoint, Lexicon, Origin, TokenizerFiles, Weight
 from edgegen.export.families import family_of
 from edgegen.export.options import CacheKind, ExportOptions, Format, StaticSizes, WeightFormat
 from edgegen.export.sources.marian import _shapes  # pyright: ignore[reportPrivateUsage]
@@ -164,14 +164,17 @@ def write_bundle(
     memory: MemoryFormat = "fp32",
     integer: tuple[str, ...] = (),
     words: TokenizerFiles | None = None,
+    lexicon: Lexicon | None = None,
     **overrides: Any,
 ) -> Path:
     """A bundle of ``CASES[name]`` in ``folder``. ``defaults`` replace fields of its generation
-    record, ``words`` is a tokenizer of its own, ``overrides`` are the configuration's own words."""
+    record, ``words`` is a tokenizer of its own, ``lexicon`` what shortlists are made of,
+    ``overrides`` are the configuration's own words."""
     case = CASES[name]
     spoken = words or tokenizer(end=case.family in ("t5", "bart"))
     checkpoint = replace(case.make(**overrides), tokenizers={"source": spoken})
     kind, family = family_of(checkpoint)
+    family.lexicon = lexicon
     options = ExportOptions(
         model="tiny",
         output=folder,

@@ -22,8 +22,9 @@ from edgegen.manifest import (
     Speech,
     Translation,
 )
+from edgegen.shortlist import BIAS, ROWS, WORDS
 
-from ..checkpoint import Checkpoint, Weight
+from ..checkpoint import Checkpoint, Lexicon, Weight
 from ..ops.base import Ops, V
 
 Task = Literal[
@@ -67,6 +68,7 @@ class Shape:
     feature_frames: int = 0
     picture: tuple[int, int, int] = (0, 0, 0)  # channels, height, width
     source_masked: bool = True
+    shortlisted: bool = False
     bidirectional_prompt: bool = False
 
 
@@ -94,6 +96,8 @@ class Family(ABC):
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.config: Mapping[str, Any] = checkpoint.config
+        # What the words of a text are chosen among, where that is asked for.
+        self.lexicon: Lexicon | None = None
 
     @property
     @abstractmethod
@@ -178,17 +182,24 @@ def encode_graph(shape: Shape, memory: MemoryFormat = "fp32") -> Graph:
     inputs = [sources[shape.source]]
     if shape.source_masked:
         inputs.append(_port("source_mask", "float32", "B", "S"))
-    return Graph(name="encode", inputs=tuple(inputs), outputs=tuple(_memory(shape, memory)))
+    outputs = _memory(shape, memory)
+    if shape.shortlisted:
+        outputs.append(_port(WORDS, "int64", "B", "K"))
+    return Graph(name="encode", inputs=tuple(inputs), outputs=tuple(outputs))
 
 
 def _memory(shape: Shape, memory: MemoryFormat) -> list[Port]:
-    """Keys and values of the source, those of 8 bits with their scales."""
+    """Keys and values of the source, those of 8 bits with their scales, and what logits of its
+    shortlist are made with."""
     found: list[Port] = []
     for name in (f"{part}_{i}" for i in range(shape.cross_layers) for part in ("key", "value")):
         found.append(_remembered(shape, f"cross_{name}", "int8" if memory == "int8" else "float32"))
         if memory == "int8":
             width = shape.cross_heads * (shape.cross_head_dim or shape.head_dim)
             found.append(_port(f"cross_scale_{name}", "float32", "B", 1, width))
+    if shape.shortlisted:
+        found.append(_port(ROWS, "float32", "B", "K", shape.width))
+        found.append(_port(BIAS, "float32", "B", 1, "K"))
     return found
 
 
@@ -212,7 +223,8 @@ def decode_graph(shape: Shape, cache_kind: str, memory: MemoryFormat = "fp32") -
         if shape.source_masked:
             inputs.append(_port("source_mask", "float32", "B", "S"))
         inputs += _memory(shape, memory)
-    outputs = [_port("logits", "float32", "B", "m", shape.vocabulary)]
+    columns = "K" if shape.shortlisted else shape.vocabulary
+    outputs = [_port("logits", "float32", "B", "m", columns)]
     for i in range(shape.layers):
         cache_in, cache_out = _cache_ports(shape, cache_kind, i)
         inputs += cache_in

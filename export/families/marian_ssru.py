@@ -15,6 +15,7 @@ from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape, end_ids
 from .naming import Naming
 
+OUTPUT_BIAS = "decoder_ff_logit_out_b"
 START = -1  # an all-zero embedding
 # Longer sentences are cut at clauses: these models were trained on single sentences.
 MAX_SOURCE = 128
@@ -62,6 +63,7 @@ class MarianSsru(Family):
             encoder=True,
             cross_layers=layers,
             cross_heads=self.heads,
+            shortlisted=self.lexicon is not None,
         )
 
     def norm(self, name: str) -> Norm:
@@ -97,6 +99,8 @@ class MarianSsru(Family):
             _, x = ops.norm_add(x, fed, self.norm(f"{at}_ffn_ffn_ln"))
         for i in range(self.shape.layers):
             ops.remember(x, i, self.cross_attention(i))
+        if self.lexicon is not None:
+            ops.propose(ids, self.lexicon.likely, self.lexicon.frequent, "Wemb", OUTPUT_BIAS)
 
     def decode(self, ops: Ops[V]) -> None:
         tokens = ops.input("tokens")
@@ -113,7 +117,10 @@ class MarianSsru(Family):
                 x = ops.chosen_rows(x)
             fed = ops.ffn(x, self.feed_forward(f"{at}_ffn"))
             _, x = ops.norm_add(x, fed, self.norm(f"{at}_ffn_ffn_ln"))
-        ops.head(x, "Wemb", "decoder_ff_logit_out_b")
+        if self.lexicon is not None:
+            ops.head_of_words(x)
+        else:
+            ops.head(x, "Wemb", OUTPUT_BIAS)
 
     def recur(self, ops: Ops[V], x: V, layer: int, at: str) -> V:
         """f = sigmoid(Wf x + bf); c = f * c_parent + (1 - f) * W x; norm(x + relu(c))."""
@@ -145,8 +152,8 @@ class MarianSsru(Family):
 
     def weights(self) -> dict[str, Weight]:
         found = dict(self.checkpoint.weights)
-        bias = found["decoder_ff_logit_out_b"]
-        found["decoder_ff_logit_out_b"] = Weight(
+        bias = found[OUTPUT_BIAS]
+        found[OUTPUT_BIAS] = Weight(
             (bias.shape[-1],), lambda: bias.read().reshape(-1), origin=bias.origin
         )
         return found

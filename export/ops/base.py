@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgegen.shortlist import BIAS, ROWS, WORDS
+
 from .attention import AttentionOps
 from .primitives import V
 from .specs import HIDDEN, FeedForward, Norm
@@ -35,6 +40,28 @@ class Ops(AttentionOps[V]):
     def head(self, x: V, table: str, bias: str | None = None, softcap: float = 0.0) -> None:
         """The rows ``logit_rows`` asks for, times the output table -> ``logits [B, m, V]``."""
         self.output("logits", self.capped(self.by_table(x, table, bias), softcap))
+
+    def propose(
+        self, ids: V, likely: NDArray[np.int32], frequent: int, table: str, bias: str
+    ) -> None:
+        """A source's shortlist (marian-dev, src/data/shortlist.h): ``words [B, K]``, the
+        ``frequent`` first of the vocabulary and the ``likely [vocabulary, most]`` of each source
+        word, with their rows of the output table and biases. A word may come more than once."""
+        narrow = "int16" if len(likely) <= 2**15 else "int32"
+        found = self.gather(self.constant(likely, narrow), ids, 0)
+        found = self.cast(self.reshape(found, (0, -1)), "int64")
+        none = self.mul(self.gather(ids, self.constant([0], "int64"), 1), self.constant(0, "int64"))
+        first = self.add(none, self.constant([range(frequent)], "int64"))
+        words = self.concat([first, found], 1)
+        self.output(WORDS, words)
+        self.output(ROWS, self.gather_rows(table, words))
+        self.output(BIAS, self.unsqueeze(self.gather(self.parameter(bias), words, 0), 1))
+
+    def head_of_words(self, x: V) -> None:
+        """``logits [B, m, K]`` of the source's words. Rows of ``x`` are multiplied one by one, so
+        each has the bits it has alone."""
+        found = self.matmul(self.unsqueeze(self.input(ROWS), 1), self.unsqueeze(x, 3))
+        self.output("logits", self.add(self.reshape(found, (0, 0, -1)), self.input(BIAS)))
 
     def by_table(self, x: V, table: str, bias: str | None) -> V:
         """``linear`` with a table that may be the embedding too, and is then stored once."""

@@ -152,6 +152,10 @@ class OnnxOps(Ops[str]):
         self.hidden = x if self.graph.name == "decode" else None
         super().head(x, table, bias, softcap)
 
+    def head_of_words(self, x: str) -> None:
+        self.hidden = x
+        super().head_of_words(x)
+
     def by_table(self, x: str, table: str, bias: str | None) -> str:
         """The table keeps its ``[V, width]`` layout."""
         turned = self.node("Transpose", [self.parameter(table)], perm=[1, 0])

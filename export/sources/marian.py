@@ -6,6 +6,7 @@ The parameter names are Marian's own (``encoder_l1_self_Wq``): transformers has 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from edgegen.errors import CheckpointError
 from ..checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
 from .base import check_shapes, fingerprint, map_file, no_revision, one_line
 from .marian_file import INTGEMM8, Item, multiplier_of, read_items, weight_of
+from .marian_lexicon import lexicon_file, read_lexicon
 from .sentencepiece_file import tokenizer_of_spm
 from .tokenizer_folder import tokenizer_file
 
@@ -65,6 +67,7 @@ class MarianSource:
         config = config_of(path, items)
         weights, notes = _weights_of(path, items, config)
         tokenizer = _tokenizer(path.parent, config["vocab_size"])
+        words = lexicon_file(path.parent)
         return Checkpoint(
             config=config,
             weights=weights,
@@ -75,6 +78,7 @@ class MarianSource:
                 "pad_token_id": END_OF_SENTENCE,
                 "decoder_start_token_id": END_OF_SENTENCE,
             },
+            lexicon=None if words is None else partial(read_lexicon, words, config["vocab_size"]),
         )
 
 

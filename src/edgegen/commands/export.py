@@ -123,6 +123,17 @@ Integer = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+Shortlist = Annotated[
+    bool,
+    Option(
+        "--shortlist",
+        metavar="",
+        help="Make a text of the words that the checkpoint's own lexicon gives its source, as "
+        "Firefox does with its models (lex.*.bin): much less to compute, and now and then another "
+        "word.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
 Static = Annotated[
     list[str] | None,
     Option(
@@ -219,6 +230,7 @@ def export(
     caches: Caches = "",
     memory: Memory = "fp32",
     integer: Integer = "",
+    shortlist: Shortlist = False,
     static: Static = None,
     sizes: Sizes = None,
     calibration: Calibration = None,
@@ -243,10 +255,11 @@ def export(
         caches=words(caches),  # type: ignore[arg-type]
         memory=memory,  # type: ignore[arg-type]
         integer=words(integer),
+        shortlist=shortlist,
         static=static_sizes(static, sizes or ()),
-        calibration=() if calibration is None else read_prompts(calibration),
+        calibration=lines(calibration),
         parity=not no_parity,
-        parity_prompts=() if parity_prompts is None else read_prompts(parity_prompts),
+        parity_prompts=lines(parity_prompts),
         min_agreement=min_agreement,
         task=task,
         revision=revision,
@@ -261,13 +274,22 @@ def export(
 
     with Stages() as stages:
         build(options, stages)
-    bundle = Bundle.open(output, verify=False)
+    tell(Bundle.open(output, verify=False), output, as_json)
+
+
+def tell(bundle: Bundle, output: Path, as_json: bool) -> None:
+    """What was written, for a person or as JSON."""
     if as_json:
         from edgegen.inspection import describe
 
         print_json(describe(bundle))
     else:
         summarise(bundle, output)
+
+
+def lines(path: Path | None) -> tuple[str, ...]:
+    """Prompts of a file, none without one."""
+    return () if path is None else read_prompts(path)
 
 
 def static_sizes(static: Sequence[str] | None, more: Sequence[str]) -> StaticSizes | None:
