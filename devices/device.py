@@ -24,7 +24,7 @@ Feeds = Mapping[str, Tensor]
 class Limits:
     """What a device takes. ``formats`` and ``caches`` in order of preference.
 
-    ``memories`` are the forms of a source's keys and values.
+    ``memories`` are the forms of keys and values, of a source and of the text itself.
 
     ``cpu_ops`` are operators it may leave to the CPU without being asked; where it leaves others,
     compiling fails. One that ``compiles_slowly`` is worth a cache of what it compiled.
@@ -55,7 +55,7 @@ class Limits:
             variant.format in self.formats
             and variant.precision.weight_format in self.weight_formats
             and variant.cache.kind in self.caches
-            and variant.precision.memory in self.memories
+            and {variant.precision.memory, variant.cache.held} <= {*self.memories}
             and variant.lowering not in self.lacks
             and (variant.static or not self.static_shapes)
         )

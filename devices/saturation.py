@@ -33,7 +33,8 @@ def saturates() -> bool:
 
     settings: Any = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(PRODUCT, settings, providers=["CPUExecutionProvider"])
+    cpu: list[Any] = [("CPUExecutionProvider", {})]
+    session = onnxruntime.InferenceSession(PRODUCT, settings, providers=cpu)
     a, b = np.full((ROWS, INPUTS), 255, np.uint8), np.full((INPUTS, OUTPUTS), 127, np.int8)
     found = np.asarray(session.run(None, {"a": a, "b": b})[0])
     return bool((found != INPUTS * 255 * 127).any())

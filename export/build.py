@@ -134,6 +134,7 @@ def gate(
                 format=kind,
                 weight_format=options.weight_format,
                 memory=options.memory,
+                cache=options.kv_cache if kind == "onnx" else "fp32",
                 skipped=True,
             )
             for kind in options.formats

@@ -84,7 +84,8 @@ class ExportOptions:
     in a buffer it writes into (``in_place``, ONNX on the CPU), outside it (``append``, which GPUs
     need) or inside (``stateful``, OpenVINO). None named is the first of ``CACHES`` a format.
     ``memory`` is how the source's keys and values are held: ``int8`` is a quarter of the bytes a
-    step reads, for decoders whose source has one length.
+    step reads, for decoders whose source has one length. ``kv_cache`` is the same of the text's own
+    in ONNX caches in place, with scales that the ``calibration`` texts give.
     ``integer`` names ONNX graphs whose quantised weights are multiplied in 8-bit integers, one
     scale a row of activations: ``encode``, and ``decode`` of 8-bit weights, for many rows a call.
     ``shortlist`` makes a text of the words that the checkpoint's own lexicon gives its source.
@@ -106,6 +107,7 @@ class ExportOptions:
     taps: tuple[str, ...] = ()
     caches: tuple[CacheKind, ...] = ()
     memory: MemoryFormat = "fp32"
+    kv_cache: MemoryFormat = "fp32"
     integer: tuple[str, ...] = ()
     shortlist: bool = False
     static: StaticSizes | None = None
@@ -128,6 +130,14 @@ class ExportOptions:
         faults += self._cache_faults()
         if self.memory not in MEMORIES:
             faults.append(unknown("memory", self.memory, list(MEMORIES)).rstrip("."))
+        if self.kv_cache not in MEMORIES:
+            faults.append(unknown("kv cache", self.kv_cache, list(MEMORIES)).rstrip("."))
+        in_place = "onnx" in self.formats and (not self.caches or "in_place" in self.caches)
+        if self.kv_cache == "int8" and (self.static is not None or not in_place):
+            faults.append(
+                "a kv cache in int8 is of ONNX graphs of any size with a cache in place (use "
+                "--format onnx and no --static, or no --kv-cache)"
+            )
         if self.memory == "int8" and self.static is not None:
             faults.append(
                 "a memory in int8 is of graphs of any size (use no --static, or no --memory)"

@@ -92,6 +92,7 @@ class Gate:
             format=decode.format,
             weight_format=decode.precision.weight_format,
             memory=decode.precision.memory,
+            cache=decode.cache.held,
             reference=self.name,
             max_error=max(prompt.error for prompt in prompts),
             rows_error=rows,
@@ -169,7 +170,7 @@ def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its tok
     """Raises ``ParityError`` with the worst prompt. ``agrees`` is what agreement is a share of."""
     worst = max(parity.prompts, key=lambda prompt: (1 - prompt.agreement, prompt.error))
     where = f"on prompt {worst.prompt[:40]!r}"
-    if parity.weight_format == "fp32" and parity.memory == "fp32":
+    if parity.weight_format == parity.memory == parity.cache == "fp32":
         limit = TOLERANCE[parity.format]
         if not parity.max_error <= limit:  # a NaN must fail too
             raise ParityError(
@@ -182,7 +183,7 @@ def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its tok
             f"{parity.format} {held_as(parity)}: {agrees} as the checkpoint does at "
             f"{parity.agreement:.1%}, needed {options.min_agreement:.0%}, worst {where} "
             f"({worst.agreement:.0%}); use int8, a smaller --group-size, "
-            "a memory in fp32, or lower --min-agreement."
+            "keys and values in fp32, or lower --min-agreement."
         )
 
 

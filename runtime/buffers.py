@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,12 @@ TRAIL = 64
 # more where a head is narrower than 128).
 SUMMED = 128 * 128
 Floats = NDArray[np.float32]
+Rows = NDArray[Any]  # numbers, or codes
+
+
+def dtype_of(record: Cache) -> type[Any]:
+    """What a cache holds: numbers, or codes."""
+    return np.int8 if record.held == "int8" else np.float32
 
 
 def check_room(rows: int, limit: int) -> None:
@@ -51,6 +58,7 @@ class Buffers:
         self.layers, self.heads, self.dim = tuple(layers), record.heads, record.head_dim
         self.limit, self.time_axis, self.spare = limit, time_axis, record.spare
         self.window, self.stride = window, stride_of(record.head_dim)
+        self.dtype = dtype_of(record)
         self.first, self.length, self.start = first, 0, 0
         self.array = self._zeros(FIRST_CAPACITY + first)
 
@@ -63,10 +71,10 @@ class Buffers:
         """Rows of the text that stand here."""
         return self.length - self.start
 
-    def _zeros(self, capacity: int) -> Floats:
+    def _zeros(self, capacity: int) -> Rows:
         shape = [2 * len(self.layers), 1, self.heads, self.dim]
         shape.insert(self.time_axis, capacity)
-        return np.zeros(shape, np.float32)
+        return np.zeros(shape, self.dtype)
 
     def span(self, start: int, end: int) -> tuple[slice, ...]:
         """Where rows of the text lie; those of the memory are from ``start - first`` on."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.manifest import Variant
 
-from .buffers import check_room
+from .buffers import Rows, check_room, dtype_of
 from .decoder import HIDDEN, Decoder, bind_memory
 
 FIRST_ROWS = 64
@@ -65,15 +65,15 @@ class Seats:
         record = self._variant.cache
         self._time_axis = 3 if record.kind == "in_place" else 2
         if record.kind == "recurrent":
-            self._array: Floats = np.zeros((record.layers, size, record.head_dim), np.float32)
+            self._array: Rows = np.zeros((record.layers, size, record.head_dim), np.float32)
         else:
             self._array = self._zeros(FIRST_ROWS)
 
-    def _zeros(self, capacity: int) -> Floats:
+    def _zeros(self, capacity: int) -> Rows:
         record = self._variant.cache
         shape = [2 * record.layers, self._size, record.heads, record.head_dim]
         shape.insert(self._time_axis, capacity + record.spare)
-        return np.zeros(shape, np.float32)
+        return np.zeros(shape, dtype_of(record))
 
     @property
     def _recurrent(self) -> bool:

@@ -162,6 +162,7 @@ def write_bundle(
     task: str | None = None,
     static: StaticSizes | None = None,
     memory: MemoryFormat = "fp32",
+    kv_cache: MemoryFormat = "fp32",
     integer: tuple[str, ...] = (),
     words: TokenizerFiles | None = None,
     lexicon: Lexicon | None = None,
@@ -186,6 +187,7 @@ def write_bundle(
         caches=caches,
         static=static,
         memory=memory,
+        kv_cache=kv_cache,
         integer=integer,
     )
     check_task(options, family)

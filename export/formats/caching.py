@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgegen.errors import ExportError
-from edgegen.manifest import Cache
+from edgegen.manifest import Cache, MemoryFormat
 
 from ..families.base import Family
 from ..options import ExportOptions, Format
@@ -38,7 +38,9 @@ def caches_of(name: str, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
     return [(name, kinds[0]), *((f"{name}+{kind}", kind) for kind in kinds[1:])]
 
 
-def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
+def cache_of(
+    family: Family, name: str, kind: str, spare: int = 0, held: MemoryFormat = "fp32"
+) -> Cache:
     """The manifest's cache record: only ``decode`` has one."""
     shape = family.shape
     if name != "decode":
@@ -52,8 +54,9 @@ def cache_of(family: Family, name: str, kind: str, spare: int = 0) -> Cache:
         layers=shape.layers,
         heads=shape.cache_heads,
         head_dim=shape.head_dim,
-        spare=spare if kind == "in_place" else 0,
+        spare=spare if kind == "in_place" and held == "fp32" else 0,
         memory_first=shape.merged and kind == "in_place",
         window=shape.window if short else 0,
         window_layers=shape.window_layers if short else (),
+        held=held if kind == "in_place" else "fp32",
     )

@@ -14,18 +14,20 @@ import onnx
 
 from edgegen.errors import ExportError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import Precision, Variant
+from edgegen.manifest import MemoryFormat, Precision, Variant
 
 from ..families.base import Family
+from ..ops.coded_rows import CodedRows, RowScales
 from ..ops.fused_ops import FusedOps
 from ..ops.memory_ops import MemoryOps, check_memory
 from ..ops.onnx_ops import OnnxOps, value_info
-from ..ops.row_ops import RowMemoryOps, RowProducts
+from ..ops.row_ops import RowProducts
 from ..options import ExportOptions
 from ..quantisers import QUANTISERS
 from ..quantisers.base import Quantiser
 from . import onnx_static
 from .caching import cache_kinds, cache_of, caches_of
+from .row_scales import check_rows, row_scales
 from .weight_file import WeightFile
 
 # MatMulNBits gives a row the same bits alone and among others up to this block.
@@ -45,65 +47,109 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     being a further variant of ``decode``."""
     if options.memory == "int8":
         check_memory(family)
+    if options.kv_cache == "int8":
+        check_rows(family)
     if "encode" in options.integer and "encode" not in family.graph_names():
         raise ExportError(
             f"integer encode: a {family.checkpoint.model_type} model has no encoder; leave it out."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    weights = family.weights()
-    quantiser: Quantiser | None = None
-    if options.weight_format in QUANTISERS:
-        make: Any = QUANTISERS[options.weight_format]
-        quantiser = make(block=options.group_size, symmetric=options.sym)
-    kinds = cache_kinds(family, options, "onnx")
-    written: dict[str, tuple[Graph, str, str]] = {}
-    # Appended rows are for GPUs where there is a cache in place too. Those have no products of
-    # integers, and a row depends on its neighbours by rounding there, as it does in wide blocks.
-    on_cpu = {kind: kind != "append" or len(kinds) == 1 for kind in kinds}
-    narrow = quantiser is None or options.group_size <= EQUAL_BLOCK or "decode" in options.integer
-    equal_rows = {kind: narrow and here for kind, here in on_cpu.items()}
     with closing(WeightFile(folder / "weights.data")) as file:
+        graphs = Graphs(family, folder, options, file)
+        variants: dict[str, Variant] = {}
         for name in family.graph_names():
-            dense = name == "features"
-            for key, kind in caches_of(name, kinds):
-                lowering = kind_of_ops(options, name in options.integer and on_cpu.get(kind, True))
-                ops = lowering(
-                    family.graph(name, kind, options.memory),
-                    weights,
-                    file,
-                    half=options.weight_format == "fp16" and not dense,
-                    quantiser=None if dense else quantiser,
-                    equal_rows=equal_rows.get(kind, False),
-                    appends=kind == "append",
-                )
-                model, graph = record(family, name, ops)
-                onnx.save(model, folder / file_of(key))
-                written[key] = graph, kind, lowering.lowering
-        fixed = onnx_static.write(family, folder, options, weights, file)
-    precision = precision_of(options, quantiser)
-    channels = msgspec.structs.replace(
-        precision, weight_format="int8", group_size=0, symmetric=True
-    )
-    variants = {
-        key: Variant(
-            format="onnx",
-            precision=channels if lowering == RowProducts.lowering else precision,
-            graph=graph,
-            file=f"graphs/{folder.name}/{file_of(key)}",
-            weights=(f"graphs/{folder.name}/weights.data",),
-            cache=cache_of(family, graph.name, kind, int(equal_rows.get(kind, False))),
-            lowering=lowering,
-        )
-        for key, (graph, kind, lowering) in written.items()
-    }
+            for key, kind in caches_of(name, graphs.kinds):
+                scales = graphs.row_scales(variants) if graphs.held(kind) == "int8" else None
+                variants[key] = graphs.write(name, key, kind, scales)
+        fixed = onnx_static.write(family, folder, options, graphs.weights, file)
+    # Which codes were taken over is known when all weights were looked at.
+    variants = {key: graphs.counted(variant) for key, variant in variants.items()}
     return variants | tapped(folder, variants, options, family.shape.width) | fixed
 
 
-def kind_of_ops(options: ExportOptions, integer: bool) -> type[FusedOps]:
-    """The lowering of a graph, which may have products of integers."""
-    if options.memory == "int8":
-        return RowMemoryOps if integer else MemoryOps
-    return RowProducts if integer else FusedOps
+class Graphs:
+    """One family's graphs on their way into ``folder``, over one weight file."""
+
+    def __init__(
+        self, family: Family, folder: Path, options: ExportOptions, file: WeightFile
+    ) -> None:
+        self.family, self.folder, self.options, self.file = family, folder, options, file
+        self.weights, self.kinds = family.weights(), cache_kinds(family, options, "onnx")
+        self.quantiser: Quantiser | None = None
+        if options.weight_format in QUANTISERS:
+            make: Any = QUANTISERS[options.weight_format]
+            self.quantiser = make(block=options.group_size, symmetric=options.sym)
+
+    def on_cpu(self, kind: str) -> bool:
+        """Appended rows are for GPUs where there is a cache in place too. Those have no products of
+        integers, and a row depends on its neighbours by rounding there, as it does in wide blocks.
+        """
+        return kind != "append" or len(self.kinds) == 1
+
+    def equal_rows(self, kind: str) -> bool:
+        narrow = self.quantiser is None or self.options.group_size <= EQUAL_BLOCK
+        whole = "decode" in self.options.integer
+        return kind != "none" and (narrow or whole) and self.on_cpu(kind)
+
+    def held(self, kind: str) -> MemoryFormat:
+        return self.options.kv_cache if kind == "in_place" else "fp32"
+
+    def write(self, name: str, key: str, kind: str, scales: RowScales | None) -> Variant:
+        """One graph as a file named by ``key``; with ``scales`` its cache is in 8 bits."""
+        options, dense = self.options, name == "features"
+        integer = name in options.integer and self.on_cpu(kind)
+        lowering = kind_of_ops(options, integer=integer, coded=scales is not None)
+        ops = lowering(
+            self.family.graph(name, kind, options.memory),
+            self.weights,
+            self.file,
+            half=options.weight_format == "fp16" and not dense,
+            quantiser=None if dense else self.quantiser,
+            equal_rows=self.equal_rows(kind),
+            appends=kind == "append",
+            **({} if scales is None else {"row_scales": scales}),
+        )
+        model, graph = record(self.family, name, ops)
+        onnx.save(model, self.folder / file_of(key))
+        held: MemoryFormat = "fp32" if scales is None else "int8"
+        return Variant(
+            format="onnx",
+            precision=precision_of(options, self.quantiser),
+            graph=graph,
+            file=f"graphs/{self.folder.name}/{file_of(key)}",
+            weights=(f"graphs/{self.folder.name}/weights.data",),
+            cache=cache_of(self.family, name, kind, int(self.equal_rows(kind)), held),
+            lowering=lowering.lowering,
+        )
+
+    def row_scales(self, before: Mapping[str, Variant]) -> RowScales:
+        """What a decoder with a cache of floats holds while texts are answered."""
+        texts = self.options.calibration or self.family.parity_prompts
+        decode = self.write("decode", "decode-calibration", "in_place", None)
+        self.file.flush()
+        parts = {name: one for name, one in before.items() if "+" not in name}
+        try:
+            return row_scales(self.family, self.folder, {**parts, "decode": decode}, texts)
+        finally:
+            (self.folder / file_of("decode-calibration")).unlink()
+
+    def counted(self, variant: Variant) -> Variant:
+        precision = precision_of(self.options, self.quantiser)
+        if variant.lowering == RowProducts.lowering:
+            precision = msgspec.structs.replace(
+                precision, weight_format="int8", group_size=0, symmetric=True
+            )
+        return msgspec.structs.replace(variant, precision=precision)
+
+
+def kind_of_ops(options: ExportOptions, *, integer: bool, coded: bool) -> type[FusedOps]:
+    """The lowering of a graph: products of integers, the text's rows and the source in 8 bits, each
+    where it is asked for."""
+    asked: tuple[tuple[type[FusedOps], bool], ...] = (
+        (CodedRows, coded), (RowProducts, integer), (MemoryOps, options.memory == "int8")
+    )  # fmt: skip
+    bases: list[type] = [kind for kind, wanted in asked if wanted]
+    return type("Lowering", (*bases, FusedOps), {})
 
 
 def file_of(key: str) -> str:

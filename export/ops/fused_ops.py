@@ -267,15 +267,15 @@ class FusedOps(OnnxOps):
 
         return self.once("recent_rows", make)
 
-    def lengths(self, merged: bool, rows: str | None) -> list[str]:
+    def lengths(self, merged: bool, rows: str | None, companions: bool) -> list[str]:
         """GroupQueryAttention's own words: last row's index per batch row, and the total.
 
         ``rows`` are those of a layer that holds the latest only. Of a ``merged`` attention the
-        cache begins with the source's rows.
+        cache begins with the source's rows. ``companions`` are counted where there are any.
         """
 
         def with_spare(size: str) -> str:
-            return self.add(size, self.node("Squeeze", [self.spare()])) if self.equal_rows else size
+            return self.add(size, self.node("Squeeze", [self.spare()])) if companions else size
 
         def behind_source(size: str) -> str:
             return self.add(size, self.size(self.input("source_mask"), 1)) if merged else size
@@ -297,19 +297,14 @@ class FusedOps(OnnxOps):
     def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
         if self.appends:
             return super().self_attend(x, layer, spec, bias)
-        if spec.rope is None and spec.q_norm is None:
-            packed, _ = self.linear_packed(x, spec.projections, spec.biases)
-            projected = [self.companion(packed), "", ""]
-        else:
-            projected = [self.companion(part) for part in self.project(x, spec)]
+        projected = [part and self.companion(part) for part in self.asked(x, spec)]
         rows = self.recent_rows(layer)
-        mask = self.decoder_mask(spec.window, spec.merged, rows)
-        if bias is not None:
-            mask = self.once(("biased", bias, spec.window), lambda: self.add(mask, bias))
+        mask = self.widened(self.row_mask(spec, rows, bias))
+        lengths = self.lengths(spec.merged, rows, self.equal_rows)
         caches = [self.input(f"key_cache_{layer}"), self.input(f"value_cache_{layer}")]
         mixed, keys, values = self.contrib(
             "GroupQueryAttention",
-            [*projected, *caches, *self.lengths(spec.merged, rows), "", "", "", self.widened(mask)],
+            [*projected, *caches, *lengths, "", "", "", mask],
             3,
             num_heads=spec.heads,
             kv_num_heads=spec.kv_heads,
@@ -319,6 +314,19 @@ class FusedOps(OnnxOps):
         self.output(f"key_cache_out_{layer}", keys)
         self.output(f"value_cache_out_{layer}", values)
         return self.linear(self.alone(mixed), spec.o, spec.o_bias)
+
+    def asked(self, x: str, spec: SelfAttention) -> list[str]:
+        """Queries, keys and values of a call as GroupQueryAttention takes them: packed, or each."""
+        if spec.rope is None and spec.q_norm is None:
+            return [self.linear_packed(x, spec.projections, spec.biases)[0], "", ""]
+        return list(self.project(x, spec))
+
+    def row_mask(self, spec: SelfAttention, rows: str | None, bias: str | None) -> str:
+        """What a layer adds to its scores, ``[B, 1 or h, n, T]``."""
+        mask = self.decoder_mask(spec.window, spec.merged, rows)
+        if bias is None:
+            return mask
+        return self.once(("biased", bias, spec.window), lambda: self.add(mask, bias))
 
     def attend_rows(self, q: str, keys: str, values: str, mask: str, spec: SelfAttention) -> str:
         if not has_kernel(spec):

@@ -91,7 +91,7 @@ class MemoryOps(CodedMemory, FusedOps):
     """ONNX Runtime's. The kernel gives the codes back as the cache it takes them for."""
 
     def __init__(self, graph: Graph, *given: Any, **options: Any) -> None:
-        codes = [port for port in graph.inputs if port.dtype == "int8"]
+        codes = [p for p in graph.inputs if p.dtype == "int8" and p.name.startswith("cross_")]
         back = [Port(name=given_back(p.name), dtype=p.dtype, shape=p.shape) for p in codes]
         graph = Graph(name=graph.name, inputs=graph.inputs, outputs=(*graph.outputs, *back))
         super().__init__(graph, *given, **options)

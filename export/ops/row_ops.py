@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..checkpoint import DENSE_ORIGINS, Weight
 from ..quantisers.base import Quantiser
 from .fused_ops import FusedOps
-from .memory_ops import LARGEST_CODE, MemoryOps
+from .memory_ops import LARGEST_CODE
 
 Floats = NDArray[np.float32]
 ZERO_CODE = 128  # of unsigned codes: what 0.0 is
@@ -59,10 +59,6 @@ class RowProducts(FusedOps):
 
         scale = self.once(("row scale", x), scales)
         return self.once(("row codes", x), codes), scale
-
-
-class RowMemoryOps(RowProducts, MemoryOps):
-    """The same where the source is held in 8 bits."""
 
 
 def by_channel(weight: Weight, quantiser: Quantiser) -> tuple[NDArray[np.int8], Floats]:

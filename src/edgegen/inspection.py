@@ -129,7 +129,7 @@ def _variant_table(manifest: Manifest) -> Table:
                 held_as(variant.precision),
                 str(variant.precision.group_size or "-"),
                 {"bit": "exact", "rounding": "to rounding"}[variant.precision.rows],
-                variant.cache.kind,
+                variant.cache.kind + " int8" * (variant.cache.held == "int8"),
                 " ".join(f"{dim}={size}" for dim, size in variant.buckets.items()) or "dynamic",
                 size_text(said["file_bytes"]),
                 _weights_text(variant, said["weights_bytes"]),

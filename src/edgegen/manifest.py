@@ -86,7 +86,8 @@ class Cache(Part, frozen=True, kw_only=True):
     chooses. A call may write ``spare`` rows beyond its own, which mean nothing. With
     ``memory_first`` an ``in_place`` cache begins with the memory's rows, which no port counts.
     ``window_layers`` see the last ``window`` positions only: their keys and values may be left out
-    but for the last ``window - 1`` rows before a call.
+    but for the last ``window - 1`` rows before a call. ``held`` is how an ``in_place`` cache holds
+    its numbers; int8 are codes whose scales the graph alone knows.
     """
 
     kind: CacheKind
@@ -97,6 +98,7 @@ class Cache(Part, frozen=True, kw_only=True):
     memory_first: bool = False
     window: Small = 0
     window_layers: tuple[Small, ...] = ()
+    held: MemoryFormat = "fp32"
 
 
 class Variant(Part, frozen=True, kw_only=True):
@@ -288,6 +290,7 @@ class Parity(Part, frozen=True, kw_only=True):
     format: str
     weight_format: str
     memory: MemoryFormat = "fp32"
+    cache: MemoryFormat = "fp32"
     skipped: bool = False
     reference: str = ""
     max_error: Magnitude = 0.0
@@ -352,7 +355,8 @@ class Manifest(Part, frozen=True, kw_only=True):
 def held_as(numbers: Precision | Parity) -> str:
     """``int8``, and where the memory is narrower than usual ``int8, memory int8``."""
     narrow = "" if numbers.memory == "fp32" else f", memory {numbers.memory}"
-    return f"{numbers.weight_format}{narrow}"
+    cached = f", cache {numbers.cache}" if isinstance(numbers, Parity) else ""
+    return f"{numbers.weight_format}{narrow}{'' if cached.endswith('fp32') else cached}"
 
 
 def json_schema() -> dict[str, Any]:

@@ -111,6 +111,16 @@ Memory = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+KvCache = Annotated[
+    str,
+    Option(
+        "--kv-cache",
+        metavar="FORMAT",
+        help="How a text's own keys and values are held: fp32 or int8, a quarter of what a step of "
+        "a long text reads. ONNX, on the CPU; scales come from the --calibration texts.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
 Integer = Annotated[
     str,
     Option(
@@ -229,6 +239,7 @@ def export(
     taps: Taps = "",
     caches: Caches = "",
     memory: Memory = "fp32",
+    kv_cache: KvCache = "fp32",
     integer: Integer = "",
     shortlist: Shortlist = False,
     static: Static = None,
@@ -254,6 +265,7 @@ def export(
         taps=words(taps),
         caches=words(caches),  # type: ignore[arg-type]
         memory=memory,  # type: ignore[arg-type]
+        kv_cache=kv_cache,  # type: ignore[arg-type]
         integer=words(integer),
         shortlist=shortlist,
         static=static_sizes(static, sizes or ()),
