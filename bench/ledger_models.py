@@ -18,7 +18,7 @@ import edgegen.export
 from edgegen.bundle import Bundle
 from edgegen.errors import BundleError
 from edgegen.export.build import export
-from edgegen.export.options import ExportOptions, Format, WeightFormat
+from edgegen.export.options import ExportOptions, Format
 from edgegen.export.sources.packages import fetch_package
 from edgegen.runtime import audio
 from edgegen.runtime.calibration import user_cache
@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = Path(os.environ.get("EDGEGEN_MODELS", ROOT.parent / "shared" / "models"))
 INPUTS = 30
 DEVICES: dict[Format, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
-Graphs = tuple[Format, WeightFormat]
+# A format, and weights with what else is asked for: ``int8+integers``.
+Graphs = tuple[Format, str]
+INTEGERS: Graphs = ("onnx", "int8+integers")
 ONNX: tuple[Graphs, ...] = (("onnx", "fp32"), ("onnx", "int8"), ("onnx", "int4"))
 OPENVINO: tuple[Graphs, ...] = (("openvino", "fp32"), ("openvino", "int8"))
 TASKS = (
@@ -140,7 +142,7 @@ class Subject:
 
     model: str
     format: Format
-    precision: WeightFormat
+    precision: str
     bundle: Callable[[], Path]
     sources: Sequence[Source]
     draft: Callable[[], Path] | None = None
@@ -180,6 +182,8 @@ def bundle(checkpoint: str, graphs: Graphs) -> Path:
     However far its tokens are from the checkpoint's: drafts are held against the bundle's own.
     """
     form, precision = graphs
+    weights, _, further = precision.partition("+")
+    known: Any = weights
     name = checkpoint.removeprefix("pypi:").rpartition("/")[2]
     folder = user_cache() / "bundles" / edgegen.__version__ / f"{name}-{form}-{precision}"
     command = f"python bench/ledger.py (exporter {exporter()})"
@@ -190,8 +194,9 @@ def bundle(checkpoint: str, graphs: Graphs) -> Path:
             model=checkpoint,
             output=folder,
             formats=(form,),
-            weight_format=precision,
+            weight_format=known,
             group_size=32,
+            integer=("encode", "decode") if further == "integers" else (),
             min_agreement=0.0,
             command=command,
         )

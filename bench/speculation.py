@@ -19,7 +19,17 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from ledger_models import DEVICES, MODELS, ONNX, Graphs, Model, Source, bundle, conversations
+from ledger_models import (
+    DEVICES,
+    INTEGERS,
+    MODELS,
+    ONNX,
+    Graphs,
+    Model,
+    Source,
+    bundle,
+    conversations,
+)
 from text_proofs import sentences
 
 from edgegen import GenerationOptions, Pipeline, Result, load
@@ -94,8 +104,18 @@ def summaries() -> list[Source]:
 
 
 WORKS: Mapping[str, Work] = {
-    "proofread-20": Work(model="proofread-t5", sources=lambda: slips(15), ways=COPYING),
-    "proofread-8": Work(model="proofread-t5", sources=lambda: slips(6), ways=COPYING),
+    "proofread-20": Work(
+        model="proofread-t5",
+        sources=lambda: slips(15),
+        ways=COPYING,
+        graphs=(*ONNX, INTEGERS, ("openvino", "int8")),
+    ),
+    "proofread-8": Work(
+        model="proofread-t5",
+        sources=lambda: slips(6),
+        ways=COPYING,
+        graphs=(*ONNX, INTEGERS, ("openvino", "int8")),
+    ),
     "summarise": Work(model="smollm2-135m", sources=summaries, ways=PROMPTED, most=96),
     "transcribe": Work(
         model="whisper-base", sources=heard, ways=SPOKEN, graphs=(("onnx", "int8"),)

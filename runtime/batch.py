@@ -182,8 +182,10 @@ def side_by_side(lengths: Sequence[int], most: int) -> list[list[int]]:
 def together(
     engine: Engine, writings: Sequence[Writing[Result]], size: int, workers: int = 1
 ) -> list[Result]:
-    """The results, in order: ``workers`` threads decode ``size`` texts each at a time."""
+    """The results, in order: ``workers`` threads decode ``size`` texts each at a time, fewer where
+    there are not as many for each of them."""
     waiting, found = Waiting(writings), dict[int, Result]()
+    size = min(size, max(1, -(-len(writings) // workers)))
     try:
         if workers == 1:
             found = Batch(engine, size).run(waiting)

@@ -190,3 +190,22 @@ def test_sources_are_encoded_side_by_side_as_far_as_a_call_does_well(
     lengths: list[int], most: int, groups: list[list[int]]
 ) -> None:
     assert side_by_side(lengths, most) == groups
+
+
+def test_workers_share_what_one_of_them_had_room_for(
+    pipelines: Pipelines, monkeypatch: Any
+) -> None:
+    pipeline, given = pipelines("t5-tied"), sources("t5-tied", 7)
+    from edgegen.runtime import batch
+
+    sizes: list[int] = []
+    made = batch.Batch
+
+    def noted(engine: Any, size: int) -> Any:
+        sizes.append(size)
+        return made(engine, size)
+
+    monkeypatch.setattr(batch, "Batch", noted)
+    for size, workers in ((32, 2), (2, 2), (32, 20), (32, 1)):
+        pipeline.generate(given, plain(), batch_size=size, workers=workers)
+    assert sizes == [4, 4, 2, 2, *[1] * 20, 7]

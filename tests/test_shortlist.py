@@ -86,7 +86,8 @@ def test_rows_are_the_same_bits_alone_and_among_others(weights: str, pipelines: 
 @pytest.mark.parametrize(
     ("weights", "said"),
     [("fp32", {}), ("int8", {}), ("int8", {"integer": ("encode", "decode")}),
-     ("int8", {"memory": "int8"}), ("fp32", {"form": "openvino"})],
+     ("int8", {"memory": "int8"}), ("fp32", {"form": "openvino"}),
+     ("int8", {"form": "openvino"})],
 )  # fmt: skip
 def test_texts_are_made_of_their_own_words_however_they_are_decoded(
     weights: str, said: dict[str, Any], pipelines: Pipelines

@@ -252,16 +252,17 @@ def compress(model: Any, name: str, options: ExportOptions) -> Any:
 
 
 def kept(model: Any) -> list[str]:
-    """Operators whose constant has too short rows to be worth rounding."""
+    """Operators whose constant is no matrix of weights, or has rows too short to be worth it."""
     return [
         target.get_node().friendly_name
         for node in model.get_ops()
-        if node.get_type_name() == "Constant"
-        and node.get_element_type() == ov.Type.f32
-        and node.shape
-        and node.shape[-1] < NARROWEST_ROW
+        if node.get_type_name() == "Constant" and node.shape
+        for kind in [node.get_element_type()]
+        if kind.is_integral()
+        or (kind == ov.Type.f32 and (len(node.shape) < 2 or node.shape[-1] < NARROWEST_ROW))
         for target in node.output(0).get_target_inputs()
         if target.get_node().get_type_name() in ("Gather", "MatMul")
+        and not (kind.is_integral() and target.get_index())  # places to gather from weights
     ]
 
 

@@ -31,6 +31,7 @@ MAX_BYTES = 2**40  # of all files together, and of any one buffer a shape asks f
 MAX_RANK = 16
 MAX_CACHE_ROW = 2**22  # keys of one position in all layers; the largest models have 2**18
 SHOWN_FAULTS = 20
+CACHE_PORTS = ("key_cache_", "value_cache_")
 
 DTYPES = frozenset(
     (
@@ -229,6 +230,12 @@ def _cache_faults(where: str, variant: Variant) -> Iterator[str]:
         yield f"{where} asks for more than {MAX_CACHE_ROW} numbers a position in its cache"
     if cache.memory_first and cache.kind != "in_place":
         yield f"{where} has a cache of kind {cache.kind} that begins with a memory"
+    if cache.held != "fp32" and cache.kind != "in_place":
+        yield f"{where} has a cache of kind {cache.kind} held in {cache.held}"
+    kind = "int8" if cache.held == "int8" else "float32"
+    ports = [port for port in variant.graph.inputs if port.name.startswith(CACHE_PORTS)]
+    if any(port.dtype != kind for port in ports):
+        yield f"{where} holds its cache in {cache.held} and has ports for it of another type"
     short = cache.window_layers
     if len(set(short)) < len(short) or max(short, default=-1) >= cache.layers:
         yield f"{where} has a cache with windows in layers it does not have"
