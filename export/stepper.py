@@ -132,9 +132,10 @@ class Stepper:
         parents: Sequence[int] | None = None,
         stand: bool = True,
         together: bool = False,
+        last: bool = False,
     ) -> NDArray[np.float32]:
-        """``[n, V]`` logits of every row. ``stand`` False leaves the cache as it was, ``together``
-        lets the rows see each other."""
+        """``[n, V]`` logits of every row, of the ``last`` alone ``[1, V]``. ``stand`` False leaves
+        the cache as it was, ``together`` lets the rows see each other."""
         n, past = len(tokens), self.length
         parents = list(range(-1, n - 1)) if parents is None else list(parents)
         visible = np.full((1, n, past + n), HIDDEN, np.float32)
@@ -160,7 +161,7 @@ class Stepper:
             "key_positions": np.array([[*range(past), *(past + d for d in depth)]], np.int64),
             "visible": visible,
             "parents": np.array([parents], np.int64),
-            "logit_rows": np.arange(n, dtype=np.int64),
+            "logit_rows": np.arange(n - 1 if last else 0, n, dtype=np.int64),
             "kept": np.arange(past, dtype=np.int64),
         }
         if self.static:
@@ -172,7 +173,7 @@ class Stepper:
             self.length += n
             self.held += n
             self.cache = {name: self._after(name, found) for name in self.cache}
-        logits = np.asarray(found["logits"][0], np.float32)
+        logits = np.asarray(found["logits"][0], np.float32)[-1 if last else 0 :]
         return logits if self.spread is None else self.spread(logits).copy()
 
     def _forget(self) -> None:

@@ -189,7 +189,7 @@ def rows_of(engine: Engine) -> tuple[Floats, Floats]:
         memory = engine.remember_ids(list(SOURCES[1]))
     drawn = [int(i) for i in np.random.default_rng(1).integers(3, VOCABULARY, 19)]
     decoder = engine.decoder(memory)
-    decoder.forward(drawn[:11])
+    decoder.forward(drawn[:11], first_row=10)  # a prompt: logits of its last row alone
     decoder.keep(11)
     together = decoder.forward(drawn[11:]).logits.copy()
     decoder.keep(11)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from tiny_families import CASES, VOCABULARY, write_bundle
 
 from edgegen import GenerationOptions, Pipeline, load
-from edgegen.errors import BundleError, CheckpointError, ExportError
+from edgegen.errors import BundleError, CheckpointError, ExportError, ParityError
 from edgegen.export.build import check_shortlist
 from edgegen.export.checkpoint import Lexicon
 from edgegen.export.families import family_of
 from edgegen.export.options import ExportOptions, StaticSizes
-from edgegen.export.parity import relative
+from edgegen.export.parity import check_last, relative
 from edgegen.export.sources.marian import MarianSource
 from edgegen.export.sources.marian_lexicon import MARK, lexicon_file, read_lexicon
 from edgegen.shortlist import distinct, spread_of
@@ -136,6 +136,13 @@ def test_a_logit_missing_on_one_side_is_an_infinite_error() -> None:
     assert relative(truth, truth) == 0
     assert relative(np.array([[1.0, 0.0, 2.0]], np.float32), truth) == float("inf")
     assert relative(np.array([[1.0, -np.inf, np.nan]], np.float32), truth) == float("inf")
+
+
+def test_a_last_row_that_differs_when_asked_for_alone_is_refused() -> None:
+    rows = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    check_last(rows[1:] * 1.01, rows)
+    with pytest.raises(ParityError, match=r"the last row of a call of 2 differs by 2\.5e-01"):
+        check_last(rows[1:] * 0.75, rows)
 
 
 # ------------------------------------------------------------------ the file

@@ -28,6 +28,12 @@ class RowProducts(FusedOps):
     """Every product of quantised weights."""
 
     lowering = "rows"
+    # What a decoder multiplies has the rows of its call, and from some layer on those of logits.
+    rows = "call"
+
+    def chosen_rows(self, x: str) -> str:
+        self.rows = "chosen"
+        return super().chosen_rows(x)
 
     def quantised_product(self, x: str, names: Sequence[str], bias: str | None) -> str:
         assert self.quantiser is not None
@@ -52,8 +58,7 @@ class RowProducts(FusedOps):
             return self.node("Expand", [self.constant(ZERO_CODE, "uint8"), shape])
 
         def codes() -> str:
-            # What a decoder multiplies has the rows of its call, but for those asked for logits.
-            same = x if self.graph.name != "decode" or x == self.hidden else "call"
+            same = self.rows if self.graph.name == "decode" else x
             middle = self.once(("zero codes", same), zeros)
             return self.node("QuantizeLinear", [x, scale, middle], axis=2, block_size=width)
 
