@@ -58,6 +58,7 @@ COPYING = (
     *(Way(draft="aggressive+lookup", tokens=n) for n in (8, 16, 32)),
     Way(draft="auto"),
 )
+COPIED: tuple[Graphs, ...] = (*ONNX, INTEGERS, ("openvino", "int8"))
 PROMPTED = (Way(draft="suffix", tokens=8), Way(draft="suffix+recycling"), Way(draft="auto"))
 EIGHT_BITS: tuple[Graphs, ...] = (("onnx", "int8"),)
 SPOKEN = (
@@ -108,13 +109,13 @@ WORKS: Mapping[str, Work] = {
         model="proofread-t5",
         sources=lambda: slips(15),
         ways=COPYING,
-        graphs=(*ONNX, INTEGERS, ("openvino", "int8")),
+        graphs=COPIED,
     ),
     "proofread-8": Work(
         model="proofread-t5",
         sources=lambda: slips(6),
         ways=COPYING,
-        graphs=(*ONNX, INTEGERS, ("openvino", "int8")),
+        graphs=COPIED,
     ),
     "summarise": Work(model="smollm2-135m", sources=summaries, ways=PROMPTED, most=96),
     "transcribe": Work(

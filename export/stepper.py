@@ -114,10 +114,9 @@ class Stepper:
             "stateful": ((), ()),
         }
         parts, shape = shapes[self.kind]
-        dtype = np.int8 if cache.held == "int8" else np.float32
         few = (1, heads, self.recent, dim) if self.kind == "in_place" else shape
         self.cache: dict[str, Array] = {
-            f"{part}_{i}": np.zeros(few if i in self.window else shape, dtype)
+            f"{part}_{i}": np.zeros(few if i in self.window else shape, cache.dtype)
             for i in range(cache.layers)
             for part in parts
         }

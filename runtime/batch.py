@@ -123,10 +123,12 @@ class Batch:
 
     def _encode(self, texts: Sequence[Text]) -> list[Memory]:
         """Memories of sources, those alike in length side by side."""
+        if not texts:
+            return []
         asked = [text.asked for text in texts if isinstance(text.asked, Encoding)]
         found: dict[int, Memory] = {}
         lengths = [len(one.ids) for one in asked]
-        for group in side_by_side(lengths, self._engine.tokens_together if asked else 0):
+        for group in side_by_side(lengths, self._engine.tokens_together):
             memories = self._engine.remember_many([asked[i].ids for i in group])
             found |= dict(zip(group, memories, strict=True))
         return [found[i] for i in range(len(asked))]

@@ -21,11 +21,6 @@ Floats = NDArray[np.float32]
 Rows = NDArray[Any]  # numbers, or codes
 
 
-def dtype_of(record: Cache) -> type[Any]:
-    """What a cache holds: numbers, or codes."""
-    return np.int8 if record.held == "int8" else np.float32
-
-
 def check_room(rows: int, limit: int) -> None:
     """Raises ``CacheFull`` for more rows than the model has positions; ``limit`` 0 is no limit."""
     if limit and rows > limit:
@@ -58,7 +53,7 @@ class Buffers:
         self.layers, self.heads, self.dim = tuple(layers), record.heads, record.head_dim
         self.limit, self.time_axis, self.spare = limit, time_axis, record.spare
         self.window, self.stride = window, stride_of(record.head_dim)
-        self.dtype = dtype_of(record)
+        self.dtype = record.dtype
         self.first, self.length, self.start = first, 0, 0
         self.array = self._zeros(FIRST_CAPACITY + first)
 

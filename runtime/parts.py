@@ -286,7 +286,6 @@ class PartRequest:
 
     def __init__(self, request: Request, session: PartSession) -> None:
         self._request, self._session = request, session
-        self._seen: dict[str, Tensor] | None = None  # arrays that were checked
         self.bind = request.bind
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
@@ -294,11 +293,9 @@ class PartRequest:
         known = session.known
         try:
             outputs = self._request.run(feeds)
-            if outputs is not self._seen:
-                for name, array in outputs.items():
-                    if (name, array.shape) not in known:
-                        session.check(name, array.shape)
-                self._seen = outputs
+            for name, array in outputs.items():
+                if (name, array.shape) not in known:
+                    session.check(name, array.shape)
         except DeviceError as error:
             session.fail(error)
             raise

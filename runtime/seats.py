@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.manifest import Variant
 
-from .buffers import Rows, check_room, dtype_of
+from .buffers import Rows, check_room
 from .decoder import HIDDEN, Decoder, bind_memory
 
 FIRST_ROWS = 64
@@ -73,7 +73,7 @@ class Seats:
         record = self._variant.cache
         shape = [2 * record.layers, self._size, record.heads, record.head_dim]
         shape.insert(self._time_axis, capacity + record.spare)
-        return np.zeros(shape, dtype_of(record))
+        return np.zeros(shape, record.dtype)
 
     @property
     def _recurrent(self) -> bool:

@@ -24,7 +24,8 @@ from edgegen.errors import ExportError
 from edgegen.export.checkpoint import Weight
 from edgegen.export.families import family_of
 from edgegen.export.formats.weight_file import WeightFile
-from edgegen.export.ops.row_ops import LARGEST_WEIGHT, RowProducts, by_channel
+from edgegen.export.ops.memory_ops import LARGEST_CODE
+from edgegen.export.ops.row_ops import RowProducts, by_channel
 from edgegen.export.options import ExportOptions
 from edgegen.export.quantisers.int8 import Int8
 from edgegen.graph import Graph, Port
@@ -146,7 +147,7 @@ def test_a_weight_s_row_has_all_codes_and_one_scale() -> None:
     matrix = np.random.default_rng(0).normal(size=(7, 48)).astype(np.float32)
     matrix[3] = 0
     codes, scales = by_channel(Weight.of(matrix), Int8())
-    assert np.abs(np.delete(codes, 3, 0)).max(1).tolist() == [LARGEST_WEIGHT] * 6
+    assert np.abs(np.delete(codes, 3, 0)).max(1).tolist() == [LARGEST_CODE] * 6
     assert np.abs(codes * scales[:, None] - matrix).max() <= scales.max() / 2 + 1e-6
     assert not codes[3].any()
 

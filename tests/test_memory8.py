@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_rows import MOST, Model, drawn
+from test_rows import MOST, Model, drawn, same_bits
 from tiny_families import CASES, write_bundle
 from tiny_words import Case
 
@@ -81,17 +81,9 @@ def test_rows_are_the_same_bits_alone_and_among_others(
     weight_format: str, threads: int, folders: Folders
 ) -> None:
     model = Model(Bundle.open(folders[weight_format, "int8"]), "ort-cpu", threads)
-    spine = drawn(MOST, seed=2)
-    alone, decoder = model.alone(spine), model.decoder()
     assert model.memory is not None
     before = {name: array.copy() for name, array in model.memory.feeds.items()}
-    for n in (*range(1, 18), 24, MOST):
-        together = decoder.forward(spine[:n]).logits
-        np.testing.assert_array_equal(together, alone[:n], err_msg=f"chain of {n}")
-        depth = n // 2
-        parents = [*range(-1, depth - 1), *([depth - 1] * (n - depth))]
-        rows = decoder.forward(spine[:n], parents).logits
-        np.testing.assert_array_equal(rows[:depth], alone[:depth], err_msg=f"tree of {n}")
+    same_bits(model)
     for name, array in model.memory.feeds.items():  # it is given back unchanged
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 

@@ -91,6 +91,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return model
 
 
+def same_bits(model: Model) -> None:
+    """Asserts that rows are those of one at a time: a chain, and a tree whose first path is laid
+    first."""
+    spine = drawn(MOST, seed=2)
+    alone, decoder = model.alone(spine), model.decoder()
+    for n in (*range(1, 18), 24, MOST):
+        together = decoder.forward(spine[:n]).logits
+        np.testing.assert_array_equal(together, alone[:n], err_msg=f"chain of {n}")
+        depth = n // 2
+        parents = [*range(-1, depth - 1), *([depth - 1] * (n - depth))]
+        rows = decoder.forward(spine[:n], parents).logits
+        np.testing.assert_array_equal(rows[:depth], alone[:depth], err_msg=f"tree of {n}")
+
+
 @pytest.mark.skipif(
     platform.machine() != "x86_64", reason="elsewhere the parity gate says whether rows are equal"
 )

@@ -58,5 +58,5 @@ def cache_of(
         memory_first=shape.merged and kind == "in_place",
         window=shape.window if short else 0,
         window_layers=shape.window_layers if short else (),
-        held=held if kind == "in_place" else "fp32",
+        held=held,
     )

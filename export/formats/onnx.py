@@ -59,7 +59,8 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         variants: dict[str, Variant] = {}
         for name in family.graph_names():
             for key, kind in caches_of(name, graphs.kinds):
-                scales = graphs.row_scales(variants) if graphs.held(kind) == "int8" else None
+                coded = kind == "in_place" and options.kv_cache == "int8"
+                scales = graphs.row_scales(variants) if coded else None
                 variants[key] = graphs.write(name, key, kind, scales)
         fixed = onnx_static.write(family, folder, options, graphs.weights, file)
     # Which codes were taken over is known when all weights were looked at.
@@ -90,9 +91,6 @@ class Graphs:
         narrow = self.quantiser is None or self.options.group_size <= EQUAL_BLOCK
         whole = "decode" in self.options.integer
         return kind != "none" and (narrow or whole) and self.on_cpu(kind)
-
-    def held(self, kind: str) -> MemoryFormat:
-        return self.options.kv_cache if kind == "in_place" else "fp32"
 
     def write(self, name: str, key: str, kind: str, scales: RowScales | None) -> Variant:
         """One graph as a file named by ``key``; with ``scales`` its cache is in 8 bits."""

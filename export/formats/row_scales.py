@@ -14,25 +14,29 @@ from edgegen.manifest import Variant
 
 from ..families.base import Family
 from ..ops.coded_rows import RowScales
+from ..ops.memory_ops import LARGEST_CODE
 from ..parity import inputs_of
 from ..stepper import Stepper, memory_of
 
 # Tokens written behind a prompt, and by how much numbers may outgrow the largest then seen.
 TOKENS, MARGIN = 48, 1.5
-LARGEST_CODE, SMALLEST_SCALE = 127, 1e-8
+SMALLEST_SCALE = 1e-8
 
 
 def check_rows(family: Family) -> None:
     """Raises ``ExportError`` where a text has no keys and values of its own to hold in 8 bits."""
     shape = family.shape
-    if not shape.recurrent_width and not shape.merged and not shape.bidirectional_prompt:
-        return
-    why = "has states in their place" if shape.recurrent_width else "begins with its source's"
-    if shape.bidirectional_prompt:
-        why = "has no cache in place"
-    raise ExportError(
-        f"kv cache int8: a {family.checkpoint.model_type} decoder {why}; leave --kv-cache out."
-    )
+    reasons = {
+        "has no cache in place": shape.bidirectional_prompt,
+        "has states in their place": bool(shape.recurrent_width),
+        "begins with its source's": shape.merged,
+    }
+    for why, holds in reasons.items():
+        if holds:
+            raise ExportError(
+                f"kv cache int8: a {family.checkpoint.model_type} decoder {why}; leave --kv-cache "
+                "out."
+            )
 
 
 def row_scales(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.graph import Graph, Port
+from edgegen.manifest import CACHE_PORTS
 
 from .fused_ops import FusedOps
 from .specs import SelfAttention
@@ -37,24 +38,19 @@ class CodedRows(FusedOps):
 
     def self_attend(self, x: str, layer: int, spec: SelfAttention, bias: str | None = None) -> str:
         rows = self.recent_rows(layer)
-        caches = [self.input(f"key_cache_{layer}"), self.input(f"value_cache_{layer}")]
         scales = [
             self.initialiser(f"{part}_scale_{layer}", self.row_scales[part, layer][None, :, None])
             for part in ("key", "value")
         ]
-        mixed, keys, values = self.contrib(
-            "GroupQueryAttention",
-            [*self.asked(x, spec), *caches, *self.lengths(spec.merged, rows, False), "", "", "",
-             self.row_mask(spec, rows, bias), "", *scales],
-            3,
-            num_heads=spec.heads,
-            kv_num_heads=spec.kv_heads,
-            scale=spec.scale,
-            softcap=spec.softcap,
+        mixed = self.attend_in_place(
+            self.asked(x, spec),
+            layer,
+            spec,
+            self.lengths(spec.merged, rows, False),
+            self.row_mask(spec, rows, bias),
+            scales,
             **BY_CHANNEL,
-        )  # fmt: skip
-        self.output(f"key_cache_out_{layer}", keys)
-        self.output(f"value_cache_out_{layer}", values)
+        )
         return self.linear(mixed, spec.o, spec.o_bias)
 
 
@@ -62,9 +58,10 @@ def with_codes(graph: Graph) -> Graph:
     """The graph with its caches in int8."""
 
     def coded(ports: tuple[Port, ...]) -> tuple[Port, ...]:
-        caches = ("key_cache_", "value_cache_")
         return tuple(
-            msgspec.structs.replace(port, dtype="int8") if port.name.startswith(caches) else port
+            msgspec.structs.replace(port, dtype="int8")
+            if port.name.startswith(CACHE_PORTS)
+            else port
             for port in ports
         )
 

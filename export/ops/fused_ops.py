@@ -19,7 +19,8 @@ from edgegen.graph import Graph
 from ..checkpoint import Blocks, Weight
 from ..formats.weight_file import WeightFile
 from ..quantisers.base import Quantiser
-from .onnx_ops import OPSET, OnnxOps
+from .companion_ops import CompanionOps
+from .onnx_ops import OPSET
 from .specs import Attention, CrossAttention, Norm, Rope, SelfAttention
 
 Codes = NDArray[np.uint8]
@@ -28,7 +29,7 @@ MICROSOFT = "com.microsoft"
 ACCURACY_LEVEL = 4
 
 
-class FusedOps(OnnxOps):
+class FusedOps(CompanionOps):
     """``quantiser`` None keeps weights dense.
 
     ``equal_rows`` makes a row's result the same bits alone and among others: ONNX Runtime
@@ -54,7 +55,8 @@ class FusedOps(OnnxOps):
         appends: bool = False,
     ) -> None:
         super().__init__(graph, weights, file, half=half)
-        self.quantiser, self.equal_rows, self.appends = quantiser, equal_rows, appends
+        self.quantiser, self.appends = quantiser, appends
+        self.equal_rows = equal_rows
 
     def contrib(
         self, kind: str, inputs: Sequence[str], outputs: int, **attributes: Any
@@ -196,65 +198,6 @@ class FusedOps(OnnxOps):
             interleaved=int(rope.interleaved), rotary_embedding_dim=rope.width(head_dim),
         )[0]  # fmt: skip
 
-    def spare(self) -> str:
-        """``int64 [1]``: companion rows. Of several texts in a call none has any, since
-        GroupQueryAttention takes one row of each."""
-
-        def make() -> str:
-            texts = self.node("Shape", [self.input("tokens")], start=0, end=1)
-            two = self.constant([2], "int64")
-            return self.binary("sub", two, self.binary("min", texts, two))
-
-        return self.once("spare", make)
-
-    def call_rows(self) -> str:
-        """``int64 [1]``: n."""
-        return self.once(
-            "call_rows", lambda: self.node("Shape", [self.input("tokens")], start=1, end=2)
-        )
-
-    def companion(self, x: str) -> str:
-        """``[B, n, ...]`` with its last row once more, when rows must come out equal."""
-        if not self.equal_rows:
-            return x
-
-        def places() -> str:
-            rows = self.arange(self.input("tokens"), 1)
-            n, zero = self.call_rows(), self.constant([0], "int64")
-            last = self.binary("sub", n, self.constant([1], "int64"))
-            return self.concat([rows, self.node("Slice", [last, zero, self.spare()])], 0)
-
-        return self.gather(x, self.once("companion", places), 1)
-
-    def alone(self, x: str) -> str:
-        """Drop the companion row."""
-        if not self.equal_rows:
-            return x
-        zero, one = (self.constant([edge], "int64") for edge in (0, 1))
-        return self.node("Slice", [x, zero, self.call_rows(), one])
-
-    def widened(self, mask: str) -> str:
-        """``[B, h, n, T]`` with a row and a column for the companion."""
-        if not self.equal_rows:
-            return mask
-
-        def pads() -> str:
-            none = self.constant([0, 0, 0, 0, 0, 0], "int64")
-            return self.concat([none, self.spare(), self.spare()], 0)
-
-        return self.once(
-            ("widened", mask), lambda: self.node("Pad", [mask, self.once("pads", pads)])
-        )
-
-    def row_below(self) -> str:
-        """What ``Pad`` adds to ``[B, h, n, T]`` for the companion to have a row."""
-
-        def make() -> str:
-            none, last = self.constant([0] * 6, "int64"), self.constant([0], "int64")
-            return self.concat([none, self.spare(), last], 0)
-
-        return self.once("row below", make)
-
     def recent_rows(self, layer: int) -> str | None:
         """How many of the latest rows a layer that keeps no others holds, new ones included."""
         held = next(p for p in self.graph.inputs if p.name == f"key_cache_{layer}")
@@ -301,19 +244,36 @@ class FusedOps(OnnxOps):
         rows = self.recent_rows(layer)
         mask = self.widened(self.row_mask(spec, rows, bias))
         lengths = self.lengths(spec.merged, rows, self.equal_rows)
+        mixed = self.attend_in_place(projected, layer, spec, lengths, mask)
+        return self.linear(self.alone(mixed), spec.o, spec.o_bias)
+
+    def attend_in_place(
+        self,
+        projected: Sequence[str],
+        layer: int,
+        spec: SelfAttention,
+        lengths: Sequence[str],
+        mask: str,
+        scales: Sequence[str] = (),
+        **held: Any,
+    ) -> str:
+        """Rows of a call over the layer's cache, which they are written into. ``scales`` of keys
+        and values belong to a cache ``held`` in codes."""
         caches = [self.input(f"key_cache_{layer}"), self.input(f"value_cache_{layer}")]
+        inputs = [*projected, *caches, *lengths, "", "", "", mask]
         mixed, keys, values = self.contrib(
             "GroupQueryAttention",
-            [*projected, *caches, *lengths, "", "", "", mask],
+            [*inputs, "", *scales] if scales else inputs,
             3,
             num_heads=spec.heads,
             kv_num_heads=spec.kv_heads,
             scale=spec.scale,
             softcap=spec.softcap,
+            **held,
         )
         self.output(f"key_cache_out_{layer}", keys)
         self.output(f"value_cache_out_{layer}", values)
-        return self.linear(self.alone(mixed), spec.o, spec.o_bias)
+        return mixed
 
     def asked(self, x: str, spec: SelfAttention) -> list[str]:
         """Queries, keys and values of a call as GroupQueryAttention takes them: packed, or each."""

@@ -21,7 +21,6 @@ from .memory_ops import LARGEST_CODE
 
 Floats = NDArray[np.float32]
 ZERO_CODE = 128  # of unsigned codes: what 0.0 is
-LARGEST_WEIGHT = 127
 
 
 class RowProducts(FusedOps):
@@ -71,6 +70,6 @@ def by_channel(weight: Weight, quantiser: Quantiser) -> tuple[NDArray[np.int8], 
     if weight.origin not in DENSE_ORIGINS:
         quantiser.tally.requantised.add(id(weight))
     matrix = weight.read()
-    scales = np.abs(matrix).max(1) / np.float32(LARGEST_WEIGHT)
+    scales = np.abs(matrix).max(1) / np.float32(LARGEST_CODE)
     safe = np.where(scales == 0, np.float32(1), scales)[:, None]
     return np.rint(matrix / safe).astype(np.int8), np.asarray(scales, np.float32)

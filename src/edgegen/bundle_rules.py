@@ -16,6 +16,7 @@ import msgspec
 from edgegen.errors import BundleError
 from edgegen.graph import Port
 from edgegen.manifest import (
+    CACHE_PORTS,
     SCHEMA_VERSION,
     DraftComponent,
     GenerationDefaults,
@@ -31,7 +32,6 @@ MAX_BYTES = 2**40  # of all files together, and of any one buffer a shape asks f
 MAX_RANK = 16
 MAX_CACHE_ROW = 2**22  # keys of one position in all layers; the largest models have 2**18
 SHOWN_FAULTS = 20
-CACHE_PORTS = ("key_cache_", "value_cache_")
 
 DTYPES = frozenset(
     (
@@ -232,9 +232,8 @@ def _cache_faults(where: str, variant: Variant) -> Iterator[str]:
         yield f"{where} has a cache of kind {cache.kind} that begins with a memory"
     if cache.held != "fp32" and cache.kind != "in_place":
         yield f"{where} has a cache of kind {cache.kind} held in {cache.held}"
-    kind = "int8" if cache.held == "int8" else "float32"
     ports = [port for port in variant.graph.inputs if port.name.startswith(CACHE_PORTS)]
-    if any(port.dtype != kind for port in ports):
+    if any(port.dtype != cache.dtype for port in ports):
         yield f"{where} holds its cache in {cache.held} and has ports for it of another type"
     short = cache.window_layers
     if len(set(short)) < len(short) or max(short, default=-1) >= cache.layers:

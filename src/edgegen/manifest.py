@@ -19,6 +19,8 @@ SCHEMA_VERSION = "2.0"
 CacheKind = Literal["none", "append", "in_place", "stateful", "recurrent"]
 RowIndependence = Literal["bit", "rounding"]
 MemoryFormat = Literal["fp32", "int8"]
+# How ports of a cache in place begin.
+CACHE_PORTS = ("key_cache_", "value_cache_")
 
 # Bytes of a file, elements, parameters: nothing edgegen is for reaches 1 Ti of anything.
 Count = Annotated[int, Meta(ge=0, le=2**40)]
@@ -99,6 +101,11 @@ class Cache(Part, frozen=True, kw_only=True):
     window: Small = 0
     window_layers: tuple[Small, ...] = ()
     held: MemoryFormat = "fp32"
+
+    @property
+    def dtype(self) -> Literal["float32", "int8"]:
+        """Of the numbers or codes it holds."""
+        return "int8" if self.held == "int8" else "float32"
 
 
 class Variant(Part, frozen=True, kw_only=True):
@@ -354,9 +361,11 @@ class Manifest(Part, frozen=True, kw_only=True):
 
 def held_as(numbers: Precision | Parity) -> str:
     """``int8``, and where the memory is narrower than usual ``int8, memory int8``."""
-    narrow = "" if numbers.memory == "fp32" else f", memory {numbers.memory}"
-    cached = f", cache {numbers.cache}" if isinstance(numbers, Parity) else ""
-    return f"{numbers.weight_format}{narrow}{'' if cached.endswith('fp32') else cached}"
+    narrow = {"memory": numbers.memory}
+    if isinstance(numbers, Parity):
+        narrow["cache"] = numbers.cache
+    told = [f"{part} {held}" for part, held in narrow.items() if held != "fp32"]
+    return ", ".join([numbers.weight_format, *told])
 
 
 def json_schema() -> dict[str, Any]:

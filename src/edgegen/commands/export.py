@@ -269,9 +269,9 @@ def export(
         integer=words(integer),
         shortlist=shortlist,
         static=static_sizes(static, sizes or ()),
-        calibration=lines(calibration),
+        calibration=read_prompts(calibration),
         parity=not no_parity,
-        parity_prompts=lines(parity_prompts),
+        parity_prompts=read_prompts(parity_prompts),
         min_agreement=min_agreement,
         task=task,
         revision=revision,
@@ -299,11 +299,6 @@ def tell(bundle: Bundle, output: Path, as_json: bool) -> None:
         summarise(bundle, output)
 
 
-def lines(path: Path | None) -> tuple[str, ...]:
-    """Prompts of a file, none without one."""
-    return () if path is None else read_prompts(path)
-
-
 def static_sizes(static: Sequence[str] | None, more: Sequence[str]) -> StaticSizes | None:
     """What ``--static`` says; ``more`` are its words behind the first."""
     from edgegen.errors import ExportError
@@ -314,10 +309,11 @@ def static_sizes(static: Sequence[str] | None, more: Sequence[str]) -> StaticSiz
     return None if static is None else StaticSizes.parse([*static, *more])
 
 
-def read_prompts(path: Path) -> tuple[str, ...]:
+def read_prompts(path: Path | None) -> tuple[str, ...]:
+    """Of a file, none without one."""
     from edgegen.export.parity import prompts_of
 
-    return tuple(prompts_of(path))
+    return () if path is None else tuple(prompts_of(path))
 
 
 def summarise(bundle: Bundle, output: Path) -> None:
