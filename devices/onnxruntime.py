@@ -71,7 +71,7 @@ class _Frame:
 
     def bind_input(self, name: str, array: Tensor) -> None:
         check_contiguous(name, array)
-        self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, address(array))
+        self.binding.bind_cpu_input(name, array)  # its memory, not a copy
         self.held[name] = array
 
     def bind_output(self, name: str, array: Tensor) -> None:

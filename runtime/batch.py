@@ -87,7 +87,7 @@ class Batch:
         """Go on to the next question, None when the text is done."""
         try:
             item = next(writing) if answer is None else writing.send(answer)
-            while isinstance(item, str):
+            while not isinstance(item, Asked):
                 item = next(writing)
             return item
         except StopIteration as end:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 from .verify import Draft
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True, kw_only=True):
     """What one step did. Times in seconds.
 
     ``path`` are the draft's nodes the verifier let stand, of which a stop kept the first ``kept``.

@@ -115,7 +115,7 @@ class Buffers:
         self.array[held] = rows
 
     def keep(self, length: int, rows: Sequence[int]) -> None:
-        if self.reach(length) < min(length, self.length):
+        if self.start and self.reach(length) < min(length, self.length):
             raise CacheFull(
                 f"layers with a window of {self.window} cannot go back to row {length} of "
                 f"{self.length}: rows before {self.start} are gone."
@@ -125,7 +125,8 @@ class Buffers:
             moved = np.take(self.array, places, self.time_axis)
             self.array[self.span(length, length + len(rows))] = moved
         self.length = length + len(rows)
-        self.start = self.start if self.length else 0
+        if not self.length:
+            self.start = 0
 
     def reach(self, length: int) -> int:
         """As ``KVCache.reach``: all that the row after ``length`` sees must be held."""

@@ -6,10 +6,10 @@ Knows nothing of drafts, sampling or stopping. Batch size is 1; tokens may form 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from edgegen.coded import given_back, rows_of_call
@@ -32,8 +32,7 @@ PREFILL_CHUNK = 512
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(Struct, frozen=True):
     """``logits [rows, vocabulary]``, and where the graph gives them ``topk [rows, k]`` ids, best
     first, and ``hidden [rows, width]``, what logits are made of: views of buffers the next call
     writes over."""
@@ -105,6 +104,8 @@ class Decoder:
         self.memory: Feeds = memory or {}
         self._spread = spread_of(self.memory, vocabulary)
         self._names = variant.graph.input_names()
+        outputs = {port.name for port in variant.graph.outputs}
+        self._taps = [tap for tap in ("topk", "hidden") if tap in outputs]
         self._takes_rows = "logit_rows" in self._names
         self._takes_visible = "visible" in self._names
         self._takes_places = "key_positions" in self._names
@@ -195,8 +196,12 @@ class Decoder:
         held = self._cache.before(n, back)
         outputs = self._request.run({**feeds, **held} if held else feeds)
         self._cache.after(outputs, n)
-        taps = {tap: outputs[tap][0] for tap in ("topk", "hidden") if tap in outputs}
-        return Scores(self.whole(outputs["logits"][0]), **taps)
+        logits = outputs["logits"][0]
+        if self._spread is not None:
+            logits = self._spread(logits)
+        if not self._taps:
+            return Scores(logits)
+        return Scores(logits, **{tap: outputs[tap][0] for tap in self._taps})
 
     def whole(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits of the vocabulary of rows as the graph gives them, of the source's words where it

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
+from msgspec import Struct
+
 from .decoder import Scores
 from .sampling import TokenScore
 from .stopping import Cut
@@ -32,8 +34,7 @@ class Target(Protocol):
     def keep(self, length: int, rows: Sequence[int] = ()) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
+class Feed(Struct, frozen=True):
     """The next decode call; as ``Decoder.forward`` takes it."""
 
     tokens: Sequence[int]
@@ -41,8 +42,7 @@ class Feed:
     first_row: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What a call gave and the seconds it took: of a call for several texts, this one's share."""
 
     scores: Scores
@@ -59,8 +59,7 @@ class Hypothesis:
     logprobs: tuple[TokenScore, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True, kw_only=True):
     """What a method made of a call: tokens that stand now, and how many of them were drafted.
 
     ``hypotheses`` come with the last turn of a method that looks for several, best first.
@@ -76,8 +75,7 @@ class Turn:
     hypotheses: tuple[Hypothesis, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step(Turn):
+class Step(Turn, frozen=True, kw_only=True):
     """One turn of the loop. Times in seconds; ``seconds`` holds the two others and the host's."""
 
     rows: int  # rows of the decode call(s)
@@ -111,7 +109,7 @@ class Generation(ABC):
         """The next call to make. A long prompt but for its last part is fed on the way."""
         self._started = perf_counter()
         unfed = self.unfed()
-        if len(unfed) > self.target.chunk:
+        if len(unfed) > 1 and len(unfed) > self.target.chunk:
             self._prefill(unfed)
         prefilled = perf_counter()
         feed = self.feed()

@@ -48,19 +48,23 @@ class HistoryBuffer:
         self._ids = np.empty(max(64, 2 * len(prompt)), np.int64)
         self._ids[: len(prompt)] = prompt
         self._prompt_length = self._length = len(prompt)
+        self._unwritten: list[int] = []  # committed since a history was last asked for
 
     @property
     def count(self) -> int:
         """Tokens committed after the prompt."""
-        return self._length - self._prompt_length
+        return self._length + len(self._unwritten) - self._prompt_length
 
     def commit(self, tokens: Sequence[int]) -> None:
         """These tokens stand."""
-        self._write(tokens)
-        self._length += len(tokens)
+        self._unwritten += tokens
 
     def at(self, path: Sequence[int] = ()) -> History:
         """The history of the row that follows the committed tokens and then ``path``."""
+        if self._unwritten:
+            self._write(self._unwritten)
+            self._length += len(self._unwritten)
+            self._unwritten.clear()
         self._write(path)
         return History(self._source, self._ids[: self._length + len(path)], self._prompt_length)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgegen.errors import InputError
 
-from .asking import Call, Writing
+from .asking import Asked, Call, Writing
 from .conditioning import HIDDEN_TAP, condition_of
 from .conditions import Condition
 from .decoder import Decoder
@@ -94,7 +94,7 @@ def _watched(running: Writing[Result]) -> tuple[Result, list[_Part]]:
     try:
         item = next(running)
         while True:
-            if isinstance(item, str):
+            if not isinstance(item, Asked):
                 item = next(running)
                 continue
             if isinstance(item, Call):

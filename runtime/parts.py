@@ -287,19 +287,24 @@ class PartRequest:
     def __init__(self, request: Request, session: PartSession) -> None:
         self._request, self._session = request, session
         self.bind = request.bind
+        self._checked: dict[str, Tensor] | None = None
 
     def run(self, feeds: Feeds) -> dict[str, Tensor]:
-        session = self._session
-        known = session.known
         try:
             outputs = self._request.run(feeds)
-            for name, array in outputs.items():
-                if (name, array.shape) not in known:
-                    session.check(name, array.shape)
+            if outputs is not self._checked:  # another size of call, or made anew
+                self._check(outputs)
         except DeviceError as error:
-            session.fail(error)
+            self._session.fail(error)
             raise
         return outputs
+
+    def _check(self, outputs: dict[str, Tensor]) -> None:
+        session = self._session
+        for name, array in outputs.items():
+            if (name, array.shape) not in session.known:
+                session.check(name, array.shape)
+        self._checked = outputs
 
 
 def device_of(part: str, given: Mapping[str, Device]) -> Device:

@@ -18,6 +18,7 @@ from edgegen.bundle import Bundle
 from edgegen.errors import InputError
 from edgegen.registry import Registry
 
+from .asking import finished
 from .batch import together
 from .encoding import Filling, Label, encoder_for, refuse_method
 from .engine import Engine
@@ -143,10 +144,9 @@ class Pipeline:
             if max(batch_size, workers) > 1 and self.bundle.manifest.encoding is None:
                 return self._together(source, options or self.defaults, batch_size, workers)
             return [self.generate(one, options) for one in source]
-        stream = self.stream(source, options)
-        for _ in stream:
-            pass
-        return stream.result
+        options = options or self.defaults
+        self._check(source, options)
+        return self._told(self._retried(lambda: finished(self.task.run(source, options))))
 
     def _together(
         self, sources: Sequence[Any], options: GenerationOptions, batch_size: int, workers: int
@@ -168,12 +168,16 @@ class Pipeline:
     def stream(self, source: Source, options: GenerationOptions | None = None) -> Stream:
         """The same, piece by piece: whole characters that join to the result's text."""
         options = options or self.defaults
+        self._check(source, options)
+        return Stream(self._running(source, options))
+
+    def _check(self, source: Source, options: GenerationOptions) -> None:
+        """Raises ``InputError`` for what this bundle cannot be asked, before anything runs."""
         if self.bundle.manifest.encoding is not None:
             refuse_method(self.bundle.manifest, "generate")
         if isinstance(source, Gaps):
             marks_of(self.bundle.manifest)
         self.engine.drafts_with_model(options)
-        return Stream(self._running(source, options))
 
     def _running(self, source: Source, options: GenerationOptions) -> Generator[str, None, Result]:
         start = partial(self.task.run, source, options)

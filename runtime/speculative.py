@@ -117,9 +117,10 @@ class SpeculativeDecoding(Generation):
         return verdict
 
     def _drafted(self, pending: int) -> Draft:
-        room = min(self.stopping.room - 1, self.target.chunk - pending)
-        limit = min(self.budget.limit(pending), room)
         left, self._left = self._left, ()
+        limit = self.budget.limit(pending)
+        if limit > 0:
+            limit = min(limit, self.stopping.room - 1, self.target.chunk - pending)
         if limit < 1:
             return NOTHING
         if left:

@@ -6,8 +6,9 @@ Steps that commit several tokens stop at the same token as steps of one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 # stop: an end token; stop_string: a stop text; length: max_new_tokens; cancelled: by the caller.
 FinishReason = Literal["stop", "stop_string", "length", "cancelled"]
@@ -16,8 +17,7 @@ FinishReason = Literal["stop", "stop_string", "length", "cancelled"]
 TextSoFar = Callable[[int], str]
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """How many of the new tokens stand, and why it ended, if it did.
 
     ``text_length`` is where to cut the text: the first character of the stop string.

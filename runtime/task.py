@@ -143,8 +143,8 @@ def decoding(
             record.scores += step.scores
             reason = step.cut.reason or reason
             record.hypotheses += [scored(text, read) for text in step.hypotheses]
-            if piece := writer.take(step):
-                yield piece
+            writer.take(step)
+            yield writer
     finally:
         record.reasons.append(reason)
         record.passes.append(
@@ -159,7 +159,7 @@ def decoding(
                 cached_source=memory.cached,
             )
         )
-    return writer.text
+    return writer.whole()
 
 
 def check_whole(options: GenerationOptions, record: Record) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from edgegen.errors import InputError
@@ -117,8 +118,7 @@ def depths(parents: Sequence[int]) -> NDArray[np.int64]:
     return found
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """``path``: the draft nodes that stand, root first; ``token``: the target's own next one."""
 
     path: tuple[int, ...]
@@ -198,6 +198,8 @@ class MatchVerifier:
     lossless: ClassVar[Lossless] = "sample-identical"
 
     def verify(self, draft: Draft, target: Target) -> Verdict:
+        if not draft.tokens:
+            return Verdict((), target.choose(0, ()))
         path: list[int] = []
         # Several nodes when siblings repeat a token: all of them say the same text.
         nodes = [-1]

@@ -10,32 +10,55 @@ from .tokenizer import TextStream, Tokenizer
 
 
 class Writer:
-    """The text of one pass. ``take`` gives what may be shown after a step."""
+    """The text of one pass. ``take`` is told every step; text is made of tokens when it is read,
+    all at once where nobody does before the end."""
 
     def __init__(self, tokenizer: Tokenizer, ends: Sequence[int], stop: Sequence[str] = ()) -> None:
         self._stream = TextStream(tokenizer)
         self._ends = frozenset(ends)
         self._stop = StopStrings(stop) if stop else None
-        self.text = ""  # all of it so far, what is held back included
+        self._unread: list[int] = []
+        self._text = ""  # of all tokens read so far, what is held back included
         self._shown = 0
+        self._ended = False
 
     def so_far(self, token: int) -> str:
         """The whole text with one more token: what stop strings are looked for in."""
-        if token not in self._ends:
-            self.text += self._stream.push([token])
-        return self.text
+        self._push([token])
+        return self._text
 
-    def take(self, step: Step) -> str:
-        """The new text of a step that can no longer change."""
+    def take(self, step: Step) -> None:
+        """A step's tokens, which ``so_far`` had before where there are stop strings."""
         if self._stop is None:
-            self.text += self._stream.push(t for t in step.tokens if t not in self._ends)
+            self._unread += step.tokens
         if step.cut.reason is not None:
-            self.text += self._stream.finish()
-            if step.cut.text_length is not None:
-                self.text = self.text[: step.cut.text_length]
-            end = len(self.text)
-        else:
-            end = len(self.text) if self._stop is None else self._stop.shown(self.text)
-        piece = self.text[self._shown : end]
+            self._end(step.cut.text_length)
+
+    def read(self) -> str:
+        """The new text that can no longer change."""
+        self._catch_up()
+        open_end = self._stop is not None and not self._ended
+        end = self._stop.shown(self._text) if open_end and self._stop else len(self._text)
+        piece = self._text[self._shown : end]
         self._shown = max(self._shown, end)
         return piece
+
+    def whole(self) -> str:
+        """All of it so far, what is held back included."""
+        self._catch_up()
+        return self._text
+
+    def _catch_up(self) -> None:
+        if self._unread:
+            self._push(self._unread)
+            self._unread.clear()
+
+    def _push(self, tokens: Sequence[int]) -> None:
+        self._text += self._stream.push(t for t in tokens if t not in self._ends)
+
+    def _end(self, text_length: int | None) -> None:
+        self._catch_up()
+        self._text += self._stream.finish()
+        if text_length is not None:
+            self._text = self._text[:text_length]
+        self._ended = True

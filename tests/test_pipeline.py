@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from tiny_families import END, VOCABULARY, WORDS, write_bundle
 import edgegen
 from edgegen import GenerationOptions, InputError, Pipeline
 from edgegen.runtime.budget import Fixed
+from edgegen.runtime.decoder import Decoder, Scores
 from edgegen.runtime.drafters.base import Drafter
 from edgegen.runtime.speculative import SpeculativeDecoding
 from edgegen.runtime.task import EdgegenWarning
+from edgegen.runtime.tokenizer import TextStream
 
 TEXT = "ba dest fin gor lust man"
 NAMES = ["t5-tied", "marian-ssru", "llama-grouped", "gemma3"]
@@ -89,6 +91,29 @@ def test_without_stops_pieces_come_while_the_model_writes(pipeline: Pipeline) ->
     with pytest.raises(InputError, match="read it to its end"):
         _ = stream.result
     assert len(list(stream)) > 10
+
+
+def test_text_nobody_waits_for_is_made_when_the_model_has_written(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    push, forward = TextStream.push, Decoder.forward
+
+    def pushed(stream: TextStream, ids: Iterable[int]) -> str:
+        made.append("text")
+        return push(stream, ids)
+
+    def decoded(decoder: Decoder, *arguments: Any, **named: Any) -> Scores:
+        made.append("call")
+        return forward(decoder, *arguments, **named)
+
+    monkeypatch.setattr(TextStream, "push", pushed)
+    monkeypatch.setattr(Decoder, "forward", decoded)
+    result = pipeline.generate(TEXT, SHORT)
+    assert made == ["call"] * len(result.timings.steps) + ["text"]
+    made.clear()
+    assert "".join(pipeline.stream(TEXT, SHORT)) == result.text
+    assert made[:4] == ["call", "text"] * 2
 
 
 def test_the_text_is_the_tokens_without_the_end(pipeline: Pipeline) -> None:

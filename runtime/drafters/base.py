@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from ..verify import Draft, Lossless
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from .suffix import Corpus
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
+class Rows(Struct, frozen=True, kw_only=True):
     """What the target said in its last call: row 0 after ``Context.tokens[root]``, row 1+i after
     ``draft``'s node i, rejected nodes too.
 
@@ -51,8 +51,7 @@ class Rows:
         return path
 
 
-@dataclass(frozen=True, kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True):
     """What a drafter may look at. Every token here is committed.
 
     ``source`` are ids of the target's vocabulary: the encoder's own where both sides share one,
