@@ -29,6 +29,8 @@ Bindable = Tensor | DeviceArray
 BYTES = frozenset(("rows",))
 # Sizes of call a request is ready for, and what their outputs may take together.
 FRAMES, FRAME_BYTES = 40, 1 << 25
+# How long idle workers look for work before they sleep: longer than the host part of a step.
+SPIN_US = 1000
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
 
 
@@ -368,8 +370,10 @@ def session_options(ort: Any, options: DeviceOptions, provider: Provider) -> Any
     settings.log_severity_level = 4 if provider is not CPU else 3  # exceptions tell the same
     # Sizes change every call, so a memory plan per shape is never reused.
     settings.enable_mem_pattern = False
-    # Spinning workers win a few microseconds a call and burn a core between calls.
+    # Workers that spin from one decode call to the next win a few microseconds each. Left alone,
+    # they spin for tens of milliseconds, on cores that the next part's workers want.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    settings.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     settings.add_session_config_entry("session.inter_op.allow_spinning", "0")
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if provider is not CPU and not provider.cpu_ops and not options.cpu_nodes:

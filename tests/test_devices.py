@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from time import process_time, sleep
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from stepping import Steps, TorchSession, encode, error
 from tiny import tiny_t5
 
+import edgegen.devices.onnxruntime as ort_sessions
 from edgegen.devices import DEVICES, device_named
 from edgegen.devices.device import DeviceOptions, Feeds, Tensor
 from edgegen.devices.fake import FakeDevice, Faults
@@ -242,3 +244,20 @@ def test_a_request_forgets_the_sizes_it_has_no_room_for(
     for found, wanted in zip(answers(small), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
     assert len(small._frames) == 1
+
+
+@pytest.mark.parametrize(("spin_us", "busy"), [(None, False), (60_000_000, True)])
+def test_idle_workers_spin_no_longer_than_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spin_us: int | None, busy: bool
+) -> None:
+    """A library that no longer knows the option would spin by its own rule, in silence."""
+    if spin_us is not None:
+        monkeypatch.setattr(ort_sessions, "SPIN_US", spin_us)
+    written = Written(tmp_path, "fp32", **SHAPES["tied"])
+    variant = written.variants["encode"]
+    session = OrtCpu().compile(tmp_path / "encode.onnx", variant, DeviceOptions(threads=2))
+    before = process_time()
+    sleep(0.2)
+    spun = process_time() - before
+    session.close()
+    assert (spun > 0.05) is busy
