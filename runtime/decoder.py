@@ -196,11 +196,7 @@ class Decoder:
         held = self._cache.before(n, back)
         outputs = self._request.run({**feeds, **held} if held else feeds)
         self._cache.after(outputs, n)
-        logits = outputs["logits"][0]
-        if self._spread is not None:
-            logits = self._spread(logits)
-        if not self._taps:
-            return Scores(logits)
+        logits = self.whole(outputs["logits"][0])
         return Scores(logits, **{tap: outputs[tap][0] for tap in self._taps})
 
     def whole(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,7 +20,6 @@ class Writer:
         self._unread: list[int] = []
         self._text = ""  # of all tokens read so far, what is held back included
         self._shown = 0
-        self._ended = False
 
     def so_far(self, token: int) -> str:
         """The whole text with one more token: what stop strings are looked for in."""
@@ -37,8 +36,7 @@ class Writer:
     def read(self) -> str:
         """The new text that can no longer change."""
         self._catch_up()
-        open_end = self._stop is not None and not self._ended
-        end = self._stop.shown(self._text) if open_end and self._stop else len(self._text)
+        end = len(self._text) if self._stop is None else self._stop.shown(self._text)
         piece = self._text[self._shown : end]
         self._shown = max(self._shown, end)
         return piece
@@ -61,4 +59,4 @@ class Writer:
         self._text += self._stream.finish()
         if text_length is not None:
             self._text = self._text[:text_length]
-        self._ended = True
+        self._stop = None  # nothing can become a stop string any more
