@@ -26,6 +26,7 @@ from edgegen.export.families import family_of
 from edgegen.export.formats.weight_file import WeightFile
 from edgegen.export.ops.memory_ops import LARGEST_CODE
 from edgegen.export.ops.row_ops import RowProducts, by_channel
+from edgegen.export.ops.specs import FeedForward
 from edgegen.export.options import ExportOptions
 from edgegen.export.quantisers.int8 import Int8
 from edgegen.graph import Graph, Port
@@ -62,6 +63,13 @@ def memories(engine: Engine, ids: list[int]) -> dict[str, Floats]:
 
 def product(tmp_path: Path, weights: dict[str, Floats]) -> Callable[[Floats], Floats]:
     """``x @ w.T + b`` of ``[B, S, 48]`` as the lowering writes it."""
+    return lowered(tmp_path, weights, lambda ops, x: ops.linear(x, "w", "b"))
+
+
+def lowered(
+    tmp_path: Path, weights: dict[str, Floats], made: Callable[[RowProducts, str], str]
+) -> Callable[[Floats], Floats]:
+    """What is made of ``[B, S, 48]``, 7 numbers a row."""
     shape: tuple[str | int, ...] = ("B", "S", 48)
     graph = Graph(
         name="encode",
@@ -71,7 +79,7 @@ def product(tmp_path: Path, weights: dict[str, Floats]) -> Callable[[Floats], Fl
     given = {name: Weight.of(array) for name, array in weights.items()}
     with closing(WeightFile(tmp_path / "weights.data")) as file:
         ops = RowProducts(graph, given, file, quantiser=Int8())
-        ops.output("y", ops.linear(ops.input("x"), "w", "b"))
+        ops.output("y", made(ops, ops.input("x")))
         onnx.save(ops.finish()[0], tmp_path / "encode.onnx")
     session = InferenceSession(str(tmp_path / "encode.onnx"), providers=["CPUExecutionProvider"])
     return lambda x: np.asarray(session.run(None, {"x": x})[0])
@@ -99,6 +107,51 @@ def test_a_product_is_that_of_its_rounded_numbers_row_by_row(tmp_path: Path) -> 
         np.testing.assert_array_equal(
             multiply(x[text : text + 1, row : row + 1])[0, 0], found[text, row]
         )
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_feed_forward_rounds_behind_its_relu_from_0_on(biased: bool, tmp_path: Path) -> None:
+    drawn = np.random.default_rng(2)
+    shapes = {"up": (96, 48), "down": (7, 96), "up_bias": (96,), "down_bias": (7,)}
+    weights = {k: drawn.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
+    offsets = {k: k for k in ("up_bias", "down_bias") if biased}
+    spec = FeedForward(up="up", down="down", activation="relu", **offsets)  # type: ignore[arg-type]
+    answer = lowered(tmp_path, weights, lambda ops, x: ops.ffn(x, spec))
+    x = drawn.normal(size=(2, 5, 48)).astype(np.float32)
+    x[0, 1] *= 1000
+    x[1, 2] = 0
+    found = answer(x)
+
+    def rounded(rows: Floats, scale: Floats) -> Floats:
+        return np.rint(rows / np.where(scale == 0, 1, scale)) * scale
+
+    def by(name: str) -> Floats:
+        codes, channels = by_channel(Weight.of(weights[name]), Int8())
+        return (codes * channels[:, None]).T
+
+    inner = rounded(x, np.abs(x).max(-1, keepdims=True) / np.float32(127)) @ by("up")
+    inner = np.maximum(inner + weights["up_bias"] * biased, 0)
+    scale = inner.max(-1, keepdims=True) / np.float32(255)
+    exact = rounded(inner, scale) @ by("down") + weights["down_bias"] * biased
+    off = np.abs(found - exact).max(-1, keepdims=True)
+    # A number on the edge between two codes may go either way.
+    assert (off <= scale * np.abs(weights["down"]).max() * 1.01 + 1e-5).all()
+    assert np.median(off) <= 1e-5 * np.abs(exact).max()
+    np.testing.assert_array_equal(answer(x[:1, 1:2])[0, 0], found[0, 1])
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_row_that_its_relu_takes_away_leaves_the_bias(biased: bool, tmp_path: Path) -> None:
+    weights = {"up": -np.eye(48, dtype=np.float32), "down": np.ones((7, 48), np.float32)}
+    weights |= {"up_bias": np.zeros(48, np.float32), "down_bias": np.arange(7, dtype=np.float32)}
+    offsets = {k: k for k in ("up_bias", "down_bias") if biased}
+    spec = FeedForward(up="up", down="down", activation="relu", **offsets)  # type: ignore[arg-type]
+    x = np.ones((1, 2, 48), np.float32)
+    x[0, 1] = -1  # one row behind the other is not taken away
+    found = lowered(tmp_path, weights, lambda ops, x: ops.ffn(x, spec))(x)
+    bias = np.arange(7) * biased
+    np.testing.assert_array_equal(found[0, 0], bias)
+    np.testing.assert_allclose(found[0, 1], 48 + bias, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["t5-tied", "mt5", "bart", "marian-ssru"])
@@ -174,6 +227,7 @@ def test_a_model_without_an_encoder_has_none_in_integers(tmp_path: Path) -> None
         write_bundle(tmp_path / "b", "llama-grouped", weight_format="int8", integer=ENCODE)
 
 
+LOUD = {"vit-trocr": 0.5}  # a tiny model that makes much of any rounding
 DECODERS = [n for n, c in CASES.items() if "decode" in family_of(c.make())[1].graph_names()]
 
 
@@ -207,7 +261,7 @@ def test_a_decoder_s_many_rows_are_those_of_one_at_a_time(name: str, engines: En
     wanted, found = (rows_of(engines(name, *how)) for how in (("fp32",), ("int8", DECODE)))
     np.testing.assert_array_equal(found[0], found[1])
     error = np.sqrt(np.mean((found[0] - wanted[0]) ** 2) / np.mean(wanted[0] ** 2))
-    assert 0 < error <= 0.4  # tiny models are loud
+    assert 0 < error <= LOUD.get(name, 0.2)
 
 
 def test_the_same_export_is_the_same_graphs_in_another_process(tmp_path: Path) -> None:

@@ -124,8 +124,7 @@ class MarianSsru(Family):
 
     def recur(self, ops: Ops[V], x: V, layer: int, at: str) -> V:
         """f = sigmoid(Wf x + bf); c = f * c_parent + (1 - f) * W x; norm(x + relu(c))."""
-        packed, sizes = ops.linear_packed(x, (f"{at}_Wf", f"{at}_W"), (f"{at}_bf", None))
-        gate, candidate = ops.split(packed, sizes)
+        gate, candidate = ops.projections(x, (f"{at}_Wf", f"{at}_W"), (f"{at}_bf", None))
         keep = ops.unary("sigmoid", gate)
         gain = ops.mul(ops.binary("sub", ops.constant(1.0), keep), candidate)
         states = ops.follow_parents(

@@ -128,8 +128,7 @@ class AttentionOps(Primitives[V]):
 
     def project(self, x: V, spec: SelfAttention, counted: V | None = None) -> tuple[V, V, V]:
         """Query, key, value ``[B, n, heads * head_dim]`` with head norms and rotations applied."""
-        packed, sizes = self.linear_packed(x, spec.projections, spec.biases)
-        q, k, v = self.split(packed, sizes)
+        q, k, v = self.projections(x, spec.projections, spec.biases)
         return self.as_query(q, spec, counted), self.as_key(k, spec, counted), v
 
     def as_query(self, q: V, spec: Attention, counted: V | None = None) -> V:
@@ -266,9 +265,8 @@ class AttentionOps(Primitives[V]):
         self.output(f"cross_value_{layer}", self.heads(v, spec.kv_heads, spec.head_dim))
 
     def memory_rows(self, encoded: V, spec: Attention) -> tuple[V, V]:
-        """Keys and values of a memory, ``[B, S, kv_heads * head_dim]`` each, in one product."""
-        packed, sizes = self.linear_packed(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
-        keys, values = self.split(packed, sizes)
+        """Keys and values of a memory, ``[B, S, kv_heads * head_dim]`` each."""
+        keys, values = self.projections(encoded, (spec.k, spec.v), (spec.k_bias, spec.v_bias))
         return keys, values
 
     def cross_query(self, x: V, spec: CrossAttention) -> V:

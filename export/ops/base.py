@@ -31,8 +31,7 @@ class Ops(AttentionOps[V]):
         if spec.gate is None:
             inner = self.activate(spec.activation, self.linear(x, spec.up, spec.up_bias))
             return self.linear(inner, spec.down, spec.down_bias)
-        packed, sizes = self.linear_packed(x, (spec.gate, spec.up), (spec.gate_bias, spec.up_bias))
-        gate, up = self.split(packed, sizes)
+        gate, up = self.projections(x, (spec.gate, spec.up), (spec.gate_bias, spec.up_bias))
         return self.linear(
             self.mul(self.activate(spec.activation, gate), up), spec.down, spec.down_bias
         )

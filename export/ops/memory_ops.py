@@ -35,18 +35,25 @@ class CodedMemory(OnnxOps):
     """``remember`` writes codes and scales, ``recall`` reads them."""
 
     def remember(self, encoded: str, layer: int, spec: Attention) -> None:
+        unbiased = spec.k_bias is None and spec.v_bias is None
+        if unbiased:  # what is hidden need not be hidden in each layer
+            encoded = self.once(("shown", encoded), lambda: self.shown(encoded))
         keys, values = self.memory_rows(encoded, spec)
         keys = self.as_key(keys, spec, counted=encoded)
         width = spec.kv_heads * spec.head_dim
         for part, rows in (("key", keys), ("value", values)):
             # Heads first: OpenVINO would turn [B, S, width] over to find the largest of a column.
-            rows = self.heads(self.shown(rows), spec.kv_heads, spec.head_dim)
+            rows = rows if unbiased else self.shown(rows)
+            rows = self.heads(rows, spec.kv_heads, spec.head_dim)
             largest = self.maximum(self.unary("abs", rows), [2])
             scale = self.scale(largest, 1 / LARGEST_CODE)
             scale = self.binary("max", scale, self.constant(SMALLEST_SCALE))
-            codes = self.cast(self.node("Round", [self.binary("div", rows, scale)]), "int8")
-            self.output(f"cross_{part}_{layer}", codes)
+            self.output(f"cross_{part}_{layer}", self.whole(self.binary("div", rows, scale)))
             self.output(f"cross_scale_{part}_{layer}", self.reshape(scale, (0, 1, width)))
+
+    def whole(self, x: str) -> str:
+        """``int8``: the nearest whole number, the even one of two."""
+        return self.cast(self.node("Round", [x]), "int8")
 
     def by_scale(self, x: str, scale: str, spec: CrossAttention) -> str:
         """``[B, n, heads * head_dim]`` times a scale for each number of a key head."""
@@ -89,6 +96,9 @@ class GrainedMemoryOps(CodedMemory, GrainedOps):
 
 class MemoryOps(CodedMemory, FusedOps):
     """ONNX Runtime's. The kernel gives the codes back as the cache it takes them for."""
+
+    def whole(self, x: str) -> str:
+        return self.node("QuantizeLinear", [x, self.constant(1.0), self.constant(0, "int8")])
 
     def __init__(self, graph: Graph, *given: Any, **options: Any) -> None:
         codes = [p for p in graph.inputs if p.dtype == "int8" and p.name.startswith("cross_")]

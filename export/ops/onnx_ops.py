@@ -127,9 +127,16 @@ class OnnxOps(Ops[str]):
     def linear(self, x: str, weight: str, bias: str | None = None) -> str:
         return self.linear_packed(x, (weight,), (bias,))[0]
 
+    def projections(
+        self, x: str, weights: Sequence[str], biases: Sequence[str | None]
+    ) -> list[str]:
+        packed, sizes = self.linear_packed(x, weights, biases)
+        return self.split(packed, sizes)
+
     def linear_packed(
         self, x: str, weights: Sequence[str], biases: Sequence[str | None]
     ) -> tuple[str, list[int]]:
+        """Several projections of one input as one product, and the width of each."""
         sizes = [self.weights[name].shape[0] for name in weights]
         name = "+".join(weights)
         matrix = np.concatenate([self.weights[w].read() for w in weights]).T

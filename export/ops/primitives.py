@@ -37,10 +37,8 @@ class Primitives(ABC, Generic[V]):
         """``x @ weight.T + bias`` with ``weight [out, in]``; where quantised weights live."""
 
     @abstractmethod
-    def linear_packed(
-        self, x: V, weights: Sequence[str], biases: Sequence[str | None]
-    ) -> tuple[V, list[int]]:
-        """Several projections of one input as one product, and the width of each."""
+    def projections(self, x: V, weights: Sequence[str], biases: Sequence[str | None]) -> list[V]:
+        """Several projections of one input, in one product where that is faster."""
 
     @abstractmethod
     def gather_rows(self, table: str, ids: V) -> V:

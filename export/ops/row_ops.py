@@ -18,9 +18,11 @@ from ..checkpoint import DENSE_ORIGINS, Weight
 from ..quantisers.base import Quantiser
 from .fused_ops import FusedOps
 from .memory_ops import LARGEST_CODE
+from .specs import FeedForward
 
 Floats = NDArray[np.float32]
 ZERO_CODE = 128  # of unsigned codes: what 0.0 is
+LARGEST_BYTE = 255
 
 
 class RowProducts(FusedOps):
@@ -34,17 +36,27 @@ class RowProducts(FusedOps):
         self.rows = "chosen"
         return super().chosen_rows(x)
 
+    def projections(
+        self, x: str, weights: Sequence[str], biases: Sequence[str | None]
+    ) -> list[str]:
+        """A product each: the row's codes are found once, and nothing has to be split."""
+        return [self.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+
     def quantised_product(self, x: str, names: Sequence[str], bias: str | None) -> str:
+        codes, scale = self.row_codes(x, self.weights[names[0]].shape[1])
+        product = self.mul(self.product_of_codes(codes, names), scale)
+        return product if bias is None else self.add(product, bias)
+
+    def product_of_codes(self, codes: str, names: Sequence[str], zero: int = ZERO_CODE) -> str:
+        """Codes, whose scale is still to come, by the named matrices, stacked along their
+        outputs."""
         assert self.quantiser is not None
         found = [by_channel(self.weights[name], self.quantiser) for name in names]
-        rounded, scale = self.row_codes(x, self.weights[names[0]].shape[1])
         name = "+".join(names)
         matrix = self.initialiser(f"{name}.bytes", np.concatenate([c for c, _ in found]).T.copy())
         scales = self.initialiser(f"{name}.channels", np.concatenate([s for _, s in found]))
-        one, zero = self.constant(1.0), self.constant(ZERO_CODE, "uint8")
-        product = self.contrib("MatMulIntegerToFloat", [rounded, matrix, one, scales, zero], 1)[0]
-        product = self.mul(product, scale)
-        return product if bias is None else self.add(product, bias)
+        inputs = [codes, matrix, self.constant(1.0), scales, self.constant(zero, "uint8")]
+        return self.contrib("MatMulIntegerToFloat", inputs, 1)[0]
 
     def row_codes(self, x: str, width: int) -> tuple[str, str]:
         """``uint8 [B, S, width]`` of ``x``, and each row's scale ``[B, S, 1]``."""
@@ -52,17 +64,42 @@ class RowProducts(FusedOps):
         def scales() -> str:  # 0 of a row of zeros, whose codes it makes zeros of again
             return self.scale(self.maximum(self.unary("abs", x), [2]), 1 / LARGEST_CODE)
 
+        scale = self.once(("row scale", x), scales)
+        return self.once(("row codes", x), lambda: self.codes(x, scale, width, ZERO_CODE)), scale
+
+    def codes(self, x: str, scale: str, width: int, zero: int) -> str:
+        """``uint8 [B, S, width]`` of ``x`` by the scales of its rows."""
+
         def zeros() -> str:
             shape = self.node("Shape", [scale])
-            return self.node("Expand", [self.constant(ZERO_CODE, "uint8"), shape])
+            return self.node("Expand", [self.constant(zero, "uint8"), shape])
 
-        def codes() -> str:
-            same = self.rows if self.graph.name == "decode" else x
-            middle = self.once(("zero codes", same), zeros)
-            return self.node("QuantizeLinear", [x, scale, middle], axis=2, block_size=width)
+        same = self.rows if self.graph.name == "decode" else x
+        middle = self.once(("zero codes", zero, same), zeros)
+        return self.node("QuantizeLinear", [x, scale, middle], axis=2, block_size=width)
 
-        scale = self.once(("row scale", x), scales)
-        return self.once(("row codes", x), codes), scale
+    def ffn(self, x: str, spec: FeedForward) -> str:
+        """Behind a ReLU codes begin at 0: rounding drops what is below it, and a row's scale, which
+        changes no code of a row without bias, is applied once, behind the second product."""
+        taken = self.quantiser is not None and all(
+            self.quantiser.takes(self.weights[name].shape) for name in (spec.up, spec.down)
+        )
+        if spec.gate is not None or spec.activation != "relu" or not taken:
+            return super().ffn(x, spec)
+        before = None
+        if spec.up_bias is None:
+            codes, before = self.row_codes(x, self.weights[spec.up].shape[1])
+            inner = self.product_of_codes(codes, (spec.up,))
+        else:
+            inner = self.linear(x, spec.up, spec.up_bias)
+        largest = self.unary("relu", self.maximum(inner, [2]))
+        scale = self.scale(largest, 1 / LARGEST_BYTE)
+        codes = self.codes(inner, scale, self.weights[spec.down].shape[1], zero=0)
+        product = self.product_of_codes(codes, (spec.down,), zero=0)
+        product = self.mul(product, scale if before is None else self.mul(scale, before))
+        return (
+            product if spec.down_bias is None else self.add(product, self.parameter(spec.down_bias))
+        )
 
 
 def by_channel(weight: Weight, quantiser: Quantiser) -> tuple[NDArray[np.int8], Floats]:

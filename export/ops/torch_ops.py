@@ -69,11 +69,10 @@ class TorchOps(Ops[Tensor]):
             x, self.parameter(weight), None if bias is None else self.parameter(bias)
         )
 
-    def linear_packed(
+    def projections(
         self, x: Tensor, weights: Sequence[str], biases: Sequence[str | None]
-    ) -> tuple[Tensor, list[int]]:
-        parts = [self.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
-        return torch.cat(parts, -1), [part.shape[-1] for part in parts]
+    ) -> list[Tensor]:
+        return [self.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
     def gather_rows(self, table: str, ids: Tensor) -> Tensor:
         return self.parameter(table)[ids]
