@@ -72,7 +72,7 @@ class FakeSession:
         self.device, self.faults = owner.name, owner.faults
         self.calls = 0
         self.closed = False
-        self.memory = None
+        self.memory, self.wide_masks = None, False
 
     def request(self) -> FakeRequest:
         return FakeRequest(self)

@@ -56,6 +56,7 @@ class _Frame:
         self.ready = False
         self.version = 0
         self._places: dict[str, int] = {}  # of the outputs among those bound
+        self._value_of: Any = load_onnxruntime().OrtValue.ortvalue_from_numpy
 
     def bind(self, name: str, array: Bindable) -> None:
         """An input or an output, wherever its memory is."""
@@ -78,7 +79,7 @@ class _Frame:
 
     def bind_output(self, name: str, array: Tensor) -> None:
         self._places.setdefault(name, len(self._places))
-        self.binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, address(array))
+        self.binding.bind_ortvalue_output(name, self._value_of(array))  # its memory, not a copy
         self.held[name] = array
 
     def fit(self, graph: Graph) -> None:
@@ -209,6 +210,7 @@ class OrtSession:
             OrtMemory(load_onnxruntime(), provider.memory, device) if provider.memory else None
         )
         self.copies = provider.name != CPU.name
+        self.wide_masks = not self.copies
         self.graph: Graph = variant.graph
         self.device = device
         self.file = file
@@ -238,11 +240,6 @@ def check_contiguous(name: str, array: Tensor) -> None:
     """Raises ``DeviceError``."""
     if not array.flags.c_contiguous:
         raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
-
-
-def address(array: Tensor) -> int:
-    """Where the array's memory begins; ``ctypes.data`` gives the same at ten times the cost."""
-    return int(array.__array_interface__["data"][0])
 
 
 def sizing_axes(graph: Graph) -> tuple[tuple[str, int], ...]:

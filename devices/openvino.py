@@ -154,7 +154,7 @@ class OvSession:
         self.read = read  # operators of the graph as it was read
         self.graph: Graph = variant.graph
         self.device = device
-        self.memory = None
+        self.memory, self.wide_masks = None, False
         self.file = file
         self.where = f"graph {self.graph.name}"
         # Layers' ports have one shape: compared whole, only the first is taken apart.

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from edgegen.errors import CacheFull
 from edgegen.manifest import Cache
 
-FIRST_CAPACITY = 64
+# Capacities are whole grains, so that masks of whole ones fit (see ``Masks``).
+GRAIN = FIRST_CAPACITY = 64
 # Rows a cache that forgets can still go back to: more than any draft is long.
 TRAIL = 64
 # Numbers of a head that ONNX Runtime's matrix product sums up in one go (mlas, sgemm.cpp: 128 rows,
@@ -55,7 +56,7 @@ class Buffers:
         self.window, self.stride = window, stride_of(record.head_dim)
         self.dtype = record.dtype
         self.first, self.length, self.start = first, 0, 0
-        self.array = self._zeros(FIRST_CAPACITY + first)
+        self.array = self._zeros(FIRST_CAPACITY + first + self.spare)
 
     @property
     def capacity(self) -> int:
@@ -111,8 +112,12 @@ class Buffers:
             wanted = max(min(wanted, self.most), needed)
         held = self.span(self.start - self.first, self.length)
         rows = self.array[held]
-        self.array = self._zeros(min(wanted, most) if most else wanted)
+        self.array = self._zeros(self._grained(min(wanted, most) if most else wanted))
         self.array[held] = rows
+
+    def _grained(self, capacity: int) -> int:
+        beside = self.first + self.spare
+        return -(-(capacity - beside) // GRAIN) * GRAIN + beside
 
     def keep(self, length: int, rows: Sequence[int]) -> None:
         if self.start and self.reach(length) < min(length, self.length):

@@ -19,13 +19,13 @@ from edgegen.graph import Graph
 from edgegen.manifest import Variant
 from edgegen.shortlist import spread_of
 
+from .buffers import GRAIN
 from .cache import KVCache, open_cache
 from .lineage import Lineage
+from .masks import HIDDEN, Masks
 from .static import StaticRequest
-from .verify import ancestors, depths
+from .verify import depths
 
-# Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
-HIDDEN = np.float32(-3.0e4)
 # Rows of a prompt fed in one call: bounds the mask and the scores of a long one. Rows that see each
 # other come in one call however many they are.
 PREFILL_CHUNK = 512
@@ -50,7 +50,6 @@ class _Call:
         self.tokens, self.positions = np.zeros((1, n), np.int64), np.zeros((1, n), np.int64)
         self.parents = np.zeros((1, n), np.int64)
         self.chain: Ints = np.arange(n)
-        self.triangle = np.triu(np.full((n, n), HIDDEN), 1)
         every: dict[str, Tensor] = {
             "tokens": self.tokens,
             "positions": self.positions,
@@ -121,8 +120,7 @@ class Decoder:
         self._past = np.zeros(1, np.int64)
         self._calls: dict[int, _Call] = {}
         self._rows: dict[tuple[int, int], Ints] = {}
-        self._blank = np.zeros((1, 1, 64), np.float32)
-        self._places: Ints = np.arange(64)[None]
+        self._masks = Masks(GRAIN if widens(variant) and session.wide_masks else 1)
         self._prefix = 0
 
     @property
@@ -188,7 +186,7 @@ class Decoder:
         if self._takes_rows:
             feeds["logit_rows"] = self._logit_rows(first_row, n)
         if self._takes_visible:
-            visible = feeds["visible"] = self._visible(call, n, past, parents)
+            visible = feeds["visible"] = self._visible(n, past, parents)
             if past < self._prefix:
                 visible[0, : self._prefix - past, : self._prefix] = 0
         if self._takes_places:
@@ -220,31 +218,22 @@ class Decoder:
             self._rows[key] = np.arange(first, n)
         return self._rows[key]
 
-    def _visible(
-        self, call: _Call, n: int, past: int, parents: Sequence[int] | None
-    ) -> NDArray[np.float32]:
-        """Additive ``[1, n, past + n]``: 0 for a row's own path, HIDDEN elsewhere."""
-        if self._lineage is not None:
-            return np.where(self._lineage.visible(past, past + n), np.float32(0), HIDDEN)[None]
-        if n == 1:
-            if past + 1 > self._blank.shape[2]:
-                self._blank = np.zeros((1, 1, 2 * (past + 1)), np.float32)
-            return self._blank[:, :, : past + 1]
-        visible = np.zeros((1, n, past + n), np.float32)
-        visible[0, :, past:] = (
-            call.triangle if parents is None else np.where(ancestors(parents), 0, HIDDEN)
-        )
-        return visible
+    def _visible(self, n: int, past: int, parents: Sequence[int] | None) -> NDArray[np.float32]:
+        if self._lineage is None:
+            return self._masks.visible(n, past, parents)
+        return np.where(self._lineage.visible(past, past + n), np.float32(0), HIDDEN)[None]
 
     def _key_positions(self, call: _Call, n: int, past: int, parents: Sequence[int] | None) -> Ints:
-        """``[1, past + n]``"""
-        if self._lineage is not None:
-            return self._lineage.positions(0, past + n)
-        if past + n > self._places.shape[1]:
-            self._places = np.arange(2 * (past + n))[None]
-        if parents is None:
-            return self._places[:, : past + n]
-        return np.concatenate([self._places[:, :past], call.positions], 1)
+        if self._lineage is None:
+            return self._masks.key_positions(n, past, parents, call.positions)
+        return self._lineage.positions(0, past + n)
+
+
+def widens(variant: Variant) -> bool:
+    """Whether masks may reach beyond a text's rows: layers of a window count columns from the end,
+    and those behind a source's rows begin elsewhere."""
+    cache = variant.cache
+    return cache.kind == "in_place" and not cache.window_layers and not cache.memory_first
 
 
 def resident(session: Session, memory: Feeds) -> Feeds:

@@ -26,12 +26,13 @@ from edgegen.shortlist import distinct
 
 from .beams import BeamSearch
 from .conditioning import condition_of, trained_for
-from .decoder import HIDDEN, Decoder
+from .decoder import Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
 from .drafters.combined import wanted
 from .filters import build_filters
 from .generation import Generation
+from .masks import HIDDEN
 from .options import GenerationOptions
 from .parts import Fallback, PartFailed, Parts
 from .sampling import build_sampler

@@ -225,6 +225,10 @@ class PartSession:
     def memory(self) -> DeviceMemory | None:
         return None if self.inner.memory is None else PartMemory(self.inner.memory, self)
 
+    @property
+    def wide_masks(self) -> bool:
+        return self.inner.wide_masks
+
     def request(self) -> Request:
         return PartRequest(self.inner.request(), self)
 

@@ -13,6 +13,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 DecodeTokens = Callable[[list[str]], str]
@@ -214,14 +215,15 @@ def byte_level(token: str) -> bytes:
     return bytes(known) if len(known) == len(codes) else token.encode("utf-8")
 
 
-def steps_of(decoder: Any) -> list[Step] | None:
-    """The streaming steps of a ``tokenizers`` decoder (None: tokens joined by spaces).
+def steps_of(decoder: Any) -> list[Callable[[], Step]] | None:
+    """What makes the streaming steps of a ``tokenizers`` decoder (None: tokens joined by spaces)
+    anew for each text.
 
     Returns None when a step of the chain is not one of those above in an order that streams.
     """
     if decoder is None:
-        return [LocalStep(" ".join)]
-    steps: list[Step] = []
+        return [partial(LocalStep, " ".join)]
+    steps: list[Callable[[], Step]] = []
     fused = False  # from here on the chain sees one string
     for part in _flat(json.loads(decoder.__getstate__())):
         kind = part["type"]
@@ -230,13 +232,13 @@ def steps_of(decoder: Any) -> list[Step] | None:
                 continue
             if kind != "Strip" or part["stop"]:
                 return None
-            steps.append(StripStartStep(part["content"], part["start"]))
+            steps.append(partial(StripStartStep, part["content"], part["start"]))
         elif kind in LOCAL_STEPS:
-            steps.append(LocalStep(_decoder_of(part)))
+            steps.append(partial(LocalStep, _decoder_of(part)))
         elif kind == "ByteFallback":
-            steps.append(ByteRunStep())
+            steps.append(ByteRunStep)
         elif kind == "ByteLevel":
-            steps.append(Utf8Step(byte_level))
+            steps.append(partial(Utf8Step, byte_level))
         elif kind != "Fuse":
             return None
         fused = fused or kind in ("ByteLevel", "Fuse")

@@ -15,7 +15,8 @@ from edgegen.devices.device import Feeds, Tensor
 from edgegen.manifest import Variant
 
 from .buffers import Rows, check_room
-from .decoder import HIDDEN, Decoder, bind_memory
+from .decoder import Decoder, bind_memory
+from .masks import HIDDEN
 
 FIRST_ROWS = 64
 FREE = ("S", "K")  # what sources differ in: tokens, and words of a shortlist

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from .budget import Budget, Facts, Fixed
 from .decoder import Scores
-from .drafters.base import Context, Drafter, Learner, Rows
+from .drafters.base import Context, Drafter, Rows, learns
 from .filters import LogitsFilter
 from .generation import Feed, Generation, Target, Turn
 from .history import HistoryBuffer
@@ -92,7 +92,7 @@ class SpeculativeDecoding(Generation):
                 decode_seconds=decode_seconds,
             )
         )
-        if cut.reason is not None and isinstance(self.drafter, Learner):
+        if cut.reason is not None and learns(self.drafter):
             self.drafter.save()
         reruns, flips = self._margin.counts() if self._margin else (0, 0)
         return Turn(

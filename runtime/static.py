@@ -56,7 +56,7 @@ class StaticSession:
     def __init__(self, variants: Sequence[Variant], compile: Callable[[Variant], Session]) -> None:
         self.variants = sorted(variants, key=lambda one: sum(one.buckets.values()))
         self.graph: Graph = self.variants[0].graph
-        self.memory = None  # feeds are filled up in the host's
+        self.memory, self.wide_masks = None, False  # feeds are filled up in the host's
         self.opened: dict[str, Opened] = {}
         self._compile = compile
         self._sessions: dict[str, Session] = {}

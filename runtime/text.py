@@ -45,7 +45,9 @@ class TextTask:
             filled = yield from Infilling(self.engine, self.target).run(source, options, record)
             text, spans = filled.text, filled.spans
         elif self.has_encoder:
-            told = options.with_changes(forced=(*frame.forced, *options.forced))
+            told = options
+            if frame.forced:
+                told = options.with_changes(forced=(*frame.forced, *options.forced))
             text = yield from self._encoded(source, frame, told, record)
         else:
             text = yield from self._prompted(source, options, record)

@@ -96,7 +96,9 @@ class Values:
         finalize(made, self._gpu.took, -size)
         return made
 
-    def ortvalue_from_numpy(self, array: NDArray[Any], device: str, index: int) -> Any:
+    def ortvalue_from_numpy(self, array: NDArray[Any], device: str = "cpu", index: int = 0) -> Any:
+        if device == "cpu":
+            return real.OrtValue.ortvalue_from_numpy(array)
         made = self.ortvalue_from_shape_and_type(array.shape, array.dtype.type, device, index)
         made.update_inplace(array)
         return made

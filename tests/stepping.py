@@ -41,7 +41,7 @@ class TorchSession:
     """The truth: the operation set's torch body, over an append or recurrent cache."""
 
     device = "torch"
-    memory = None
+    memory, wide_masks = None, False
 
     def __init__(self, family: Family, name: str) -> None:
         kind = "recurrent" if family.shape.recurrent_width else "append"

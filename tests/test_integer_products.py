@@ -115,7 +115,7 @@ def test_a_feed_forward_rounds_behind_its_relu_from_0_on(biased: bool, tmp_path:
     shapes = {"up": (96, 48), "down": (7, 96), "up_bias": (96,), "down_bias": (7,)}
     weights = {k: drawn.normal(size=shape).astype(np.float32) for k, shape in shapes.items()}
     offsets = {k: k for k in ("up_bias", "down_bias") if biased}
-    spec = FeedForward(up="up", down="down", activation="relu", **offsets)  # type: ignore[arg-type]
+    spec = FeedForward(up="up", down="down", activation="relu", **offsets)
     answer = lowered(tmp_path, weights, lambda ops, x: ops.ffn(x, spec))
     x = drawn.normal(size=(2, 5, 48)).astype(np.float32)
     x[0, 1] *= 1000
@@ -142,10 +142,11 @@ def test_a_feed_forward_rounds_behind_its_relu_from_0_on(biased: bool, tmp_path:
 
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_row_that_its_relu_takes_away_leaves_the_bias(biased: bool, tmp_path: Path) -> None:
-    weights = {"up": -np.eye(48, dtype=np.float32), "down": np.ones((7, 48), np.float32)}
+    weights: dict[str, Floats] = {"up": -np.eye(48, dtype=np.float32)}
+    weights["down"] = np.ones((7, 48), np.float32)
     weights |= {"up_bias": np.zeros(48, np.float32), "down_bias": np.arange(7, dtype=np.float32)}
     offsets = {k: k for k in ("up_bias", "down_bias") if biased}
-    spec = FeedForward(up="up", down="down", activation="relu", **offsets)  # type: ignore[arg-type]
+    spec = FeedForward(up="up", down="down", activation="relu", **offsets)
     x = np.ones((1, 2, 48), np.float32)
     x[0, 1] = -1  # one row behind the other is not taken away
     found = lowered(tmp_path, weights, lambda ops, x: ops.ffn(x, spec))(x)

@@ -115,7 +115,7 @@ class Heard:
     def __init__(self, session: Session) -> None:
         self._session, self.calls = session, list[dict[str, Tensor]]()
         self.graph, self.device = session.graph, session.device
-        self.memory = session.memory
+        self.memory, self.wide_masks = session.memory, session.wide_masks
 
     def request(self) -> Request:
         return HeardRequest(self, self._session.request())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 import numpy as np
 from msgspec import Struct
@@ -100,13 +100,17 @@ class Drafter(Protocol):
         ...
 
 
-@runtime_checkable
 class Learner(Protocol):
     """A drafter that learns: what one text taught serves the next."""
 
     def save(self) -> None:
         """The text has ended: keep what was learned where ``Materials.store`` says, if it does."""
         ...
+
+
+def learns(drafter: object) -> TypeGuard[Learner]:
+    """What ``isinstance`` would say of the protocol, in a hundredth of its time."""
+    return hasattr(drafter, "save")
 
 
 class DrafterKind(Protocol):

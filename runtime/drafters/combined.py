@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar, Self, cast
 
 from ..verify import LOSSLESS, Draft, Lossless
-from .base import Context, Drafter, DrafterKind, Learner, Materials
+from .base import Context, Drafter, DrafterKind, Materials, learns
 
 
 class Combined:
@@ -38,7 +38,7 @@ class Combined:
 
     def save(self) -> None:
         for drafter in self.drafters:
-            if isinstance(drafter, Learner):
+            if learns(drafter):
                 drafter.save()
 
 

@@ -42,9 +42,13 @@ def filled(memory: Mapping[str, NDArray[np.generic]], hidden: float) -> Feeds:
     mask = memory.get("source_mask")
     if mask is None or mask.shape[1] >= LEAST_ROWS or not is_coded(memory):
         return dict(memory)
-    lacking = LEAST_ROWS - mask.shape[1]
-    found: Feeds = {"source_mask": np.pad(mask, ((0, 0), (0, lacking)), constant_values=hidden)}
+    rows = mask.shape[1]
+    shown = np.full((len(mask), LEAST_ROWS), hidden, mask.dtype)
+    shown[:, :rows] = mask
+    found: Feeds = {**memory, "source_mask": shown}
     for name, array in memory.items():
         if array.dtype == np.int8:
-            found[name] = np.pad(array, ((0, 0), (0, 0), (0, lacking), (0, 0)))
-    return {**memory, **found}
+            texts, heads, _, numbers = array.shape
+            codes = found[name] = np.zeros((texts, heads, LEAST_ROWS, numbers), np.int8)
+            codes[:, :, :rows] = array
+    return found

@@ -1,0 +1,72 @@
+"""Which rows the new rows of a call see and where those lie: ``visible`` and ``key_positions``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .verify import ancestors
+
+# Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
+HIDDEN = np.float32(-3.0e4)
+# Calls of more rows, a prompt's, keep no mask: it is large and seldom needed again.
+KEPT_ROWS = 64
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class Masks:
+    """Of one text whose new rows are a chain or a tree.
+
+    ``grain`` makes a mask so many columns wide or a multiple of it, those behind the rows hidden.
+    While the width stays an array stays the same object, written anew: a backend need not bind it
+    for each token. The first call has no column more than rows, since kernels know it by that.
+    """
+
+    def __init__(self, grain: int = 1) -> None:
+        self._grain = grain
+        self._visible: dict[int, Floats] = {}  # by rows of a call
+        self._places: Ints = np.arange(0)[None]
+        self._triangle: Floats = np.zeros((1, 1), np.float32)
+
+    def visible(self, n: int, past: int, parents: Sequence[int] | None) -> Floats:
+        """Additive ``[1, n, width]``: 0 for a row's own path, HIDDEN elsewhere. ``parents`` None is
+        a chain."""
+        width, end = self._width(n, past), past + n
+        mask = self._visible.get(n)
+        if mask is None or mask.shape[2] != width:
+            mask = np.empty((1, n, width), np.float32)
+            if n <= KEPT_ROWS:
+                self._visible[n] = mask
+        mask[0, :, :past] = 0
+        if parents is None:
+            mask[0, :, past:end] = self._chain(n)
+        else:
+            mask[0, :, past:end] = np.where(ancestors(parents), np.float32(0), HIDDEN)
+        mask[0, :, end:] = HIDDEN
+        return mask
+
+    def key_positions(
+        self, n: int, past: int, parents: Sequence[int] | None, positions: Ints
+    ) -> Ints:
+        """``[1, width]``; ``positions [1, n]`` are those of the new rows."""
+        width = self._width(n, past)
+        if self._places.shape[1] != width:
+            self._places = np.arange(width)[None]
+        if parents is None:
+            return self._places
+        places = self._places.copy()
+        places[:, past : past + n] = positions
+        return places
+
+    def _chain(self, n: int) -> Floats:
+        """``[n, n]``: a row sees itself and those before it."""
+        if n > len(self._triangle):
+            self._triangle = np.triu(np.full((n, n), HIDDEN), 1)
+        return self._triangle[:n, :n]
+
+    def _width(self, n: int, past: int) -> int:
+        rows = past + n
+        return -(-rows // self._grain) * self._grain if past else rows
