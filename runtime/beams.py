@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from dataclasses import replace as replace_field
 from typing import Literal, Protocol
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from .conditions import Condition
@@ -37,8 +40,6 @@ FEWEST_DEAD = 16
 RUNNING = Cut(0)
 # Values of a block, of which ``largest`` looks at the peak first.
 BLOCK = 128
-# A sum of log-probabilities, its token, what that follows, the row's values and its place.
-Offer = tuple[np.float32, int, "Beam", Row, int]
 
 
 class BeamOptions(Protocol):
@@ -60,8 +61,7 @@ class BeamOptions(Protocol):
     def logprobs(self) -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Beam:
+class Beam(Struct, frozen=True):
     """A text that goes on. ``tokens`` follow the prompt; the last follows ``row`` and is not fed.
 
     ``logprobs`` are of its tokens, where asked for.
@@ -74,8 +74,7 @@ class Beam:
     condition: float = 0.0  # log P(A | tokens) as far as it was estimated
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A text that may go on, or ended by ``cut``. ``hopeless``: the condition does not hold, and
     cannot; ``missing`` tokens of words that must occur have to come yet."""
 
@@ -219,37 +218,40 @@ class BeamSearch(Generation):
     ) -> list[Candidate]:
         """The best continuations, enough that ``width`` go on though all end tokens are there."""
         most = max(2, 1 + len(self.ends)) * width
-        asked = self.options.logprobs
-        offers: list[Offer] = []
-        for beam in group.beams:
-            row = self._call(beam)
-            values = rows.filtered(row, beam.tokens)
-            if chosen and self.options.diversity_penalty:
-                values = values.copy()
-                for token, count in chosen.items():
-                    values[token] -= np.float32(self.options.diversity_penalty * count)
-            totals = values + beam.score
-            for token in self._looked_at(beam, totals, most):
-                offers.append((totals[token], token, beam, values, self._first + row))
-        if self.condition is None:  # a condition may want one of the others
-            offers = sorted(offers, key=lambda offer: -offer[0])[:most]
+        asked, beams = self.options.logprobs, group.beams
+        calls = [self._call(beam) for beam in beams]
+        values = np.stack(
+            [rows.filtered(row, beam.tokens) for row, beam in zip(calls, beams, strict=True)]
+        )
+        if chosen and self.options.diversity_penalty:
+            for token, count in chosen.items():
+                values[:, token] -= np.float32(self.options.diversity_penalty * count)
+        totals = values + np.array([[beam.score] for beam in beams], np.float32)
         found: list[Candidate] = []
-        for total, token, beam, values, place in offers:
+        for which, token in self._looked_at(beams, totals, most):
+            beam, total = beams[which], totals[which, token]
             logprobs = beam.logprobs
             if asked is not None:
-                logprobs = (*logprobs, log_probabilities(values, token, asked))
-            new = Beam((*beam.tokens, token), total, place, logprobs, beam.condition)
-            ended = token in self.ends or len(new.tokens) >= self.max_new_tokens
-            found.append(self._judged(new, Cut(len(new.tokens), "stop") if ended else None))
+                logprobs = (*logprobs, log_probabilities(values[which], token, asked))
+            tokens, place = (*beam.tokens, token), self._first + calls[which]
+            new = Beam(tokens, total, place, logprobs, beam.condition)
+            ended = token in self.ends or len(tokens) >= self.max_new_tokens
+            found.append(self._judged(new, Cut(len(tokens), "stop") if ended else None))
         return best_first(found)[:most]
 
-    def _looked_at(self, beam: Beam, totals: Row, most: int) -> list[int]:
-        """The likeliest next tokens, and those a condition wants to see."""
-        best = largest(totals, most)
+    def _looked_at(self, beams: Sequence[Beam], totals: Row, most: int) -> list[tuple[int, int]]:
+        """Beams, by number, and tokens: the likeliest of all, ``totals [beams, V]``. A condition
+        may want one of the others: the likeliest of each and those it wants to see."""
         if self.condition is None:
-            return best
-        wanted = self.condition.wanted(beam.tokens).difference(best)
-        return best + sorted(token for token in wanted if totals[token] > -np.inf)
+            size = totals.shape[1]
+            return [divmod(place, size) for place in largest(totals.reshape(-1), most)]
+        found: list[tuple[int, int]] = []
+        for which, (beam, row) in enumerate(zip(beams, totals, strict=True)):
+            best = largest(row, most)
+            wanted = self.condition.wanted(beam.tokens).difference(best)
+            best += sorted(token for token in wanted if row[token] > -np.inf)
+            found += [(which, token) for token in best]
+        return found
 
     def _judged(self, beam: Beam, cut: Cut | None) -> Candidate:
         if self.condition is None:
@@ -312,9 +314,10 @@ class BeamSearch(Generation):
     def _move(self, places: Mapping[int, int]) -> None:
         """Rows have new places."""
         for group in self._groups:
-            group.beams = [
-                replace(beam, row=places.get(beam.row, beam.row)) for beam in group.beams
-            ]
+            for which, beam in enumerate(group.beams):
+                place = places.get(beam.row, beam.row)
+                if place != beam.row:
+                    group.beams[which] = replace(beam, row=place)
 
     def _compact(self) -> None:
         """Drop rows no beam comes from, now and then, since those behind them are moved."""
@@ -343,7 +346,7 @@ class BeamSearch(Generation):
         every = [text for group in self._groups for text in group.finished]
         # A score nothing has says that the condition does not hold.
         fallen = [group.fallen for group in self._groups if group.fallen is not None]
-        every = every or [replace(text, score=-np.inf) for text in fallen]
+        every = every or [replace_field(text, score=-np.inf) for text in fallen]
         best = sorted(every, key=lambda text: -text.score)[: self.options.num_return_sequences]
         first = best[0]
         return Turn(
