@@ -78,6 +78,7 @@ class _Frame:
         self.held[name] = array
 
     def bind_output(self, name: str, array: Tensor) -> None:
+        check_contiguous(name, array)
         self._places.setdefault(name, len(self._places))
         self.binding.bind_ortvalue_output(name, self._value_of(array))  # its memory, not a copy
         self.held[name] = array
@@ -139,7 +140,7 @@ class OrtRequest:
         self._frames: dict[tuple[int, ...], _Frame] = {}
 
     def bind(self, name: str, array: Bindable) -> None:
-        if name in self._session.inputs and not isinstance(array, DeviceArray):
+        if not isinstance(array, DeviceArray):
             check_contiguous(name, array)
         self._fixed[name] = array
         self._version += 1
@@ -239,7 +240,7 @@ class OrtSession:
 def check_contiguous(name: str, array: Tensor) -> None:
     """Raises ``DeviceError``."""
     if not array.flags.c_contiguous:
-        raise DeviceError(f"input {name} must be contiguous; got strides {array.strides}.")
+        raise DeviceError(f"port {name} must be contiguous; got strides {array.strides}.")
 
 
 def sizing_axes(graph: Graph) -> tuple[tuple[str, int], ...]:

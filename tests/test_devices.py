@@ -202,6 +202,15 @@ def test_the_fake_fails_where_it_is_told() -> None:
     assert short.request().run(feeds)["y"].shape == (2,)
 
 
+@pytest.mark.parametrize("port", ["key_cache_0", "key_cache_out_0"])
+def test_memory_with_gaps_is_refused_before_it_is_written_beside(port: str, fused: Written) -> None:
+    """A library that is given such an array as an output writes into a copy of its own."""
+    held = fused.variants["decode"].cache
+    whole = np.zeros((1, held.heads, 64, 2 * held.head_dim), np.float32)
+    with pytest.raises(DeviceError, match=f"port {port} must be contiguous; got strides"):
+        fused.session("decode").request().bind(port, whole[..., : held.head_dim])
+
+
 def test_calls_of_changing_sizes_say_what_calls_of_one_size_do(
     fused: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
