@@ -21,7 +21,7 @@ from .contestants import (
     speculated,
     speech_peers,
 )
-from .models import INTEGERS, WORDS
+from .models import INTEGERS, WEIGHTS, WORDS
 from .protocol import Request
 from .works import Work
 
@@ -56,11 +56,12 @@ def t5(source: int, count: int) -> Work:
 
 def beams() -> Work:
     kinds = [kind for kind in everywhere("t5") if kind.model.split("-")[1] in ("int8", "int4")]
+    rows = having(edgegen("t5", "ort-cpu", "int8"), INTEGERS)
     return Work(
         name="t5-beam",
         title=f"T5-small's shape, random weights: {BEAMS} beams, source 256, output 64 tokens",
         group="t5-beam",
-        contestants=(*seq2seq_peers("t5"), edgegen("t5", "ort-cpu", "fp32"), *kinds),
+        contestants=(*seq2seq_peers("t5"), edgegen("t5", "ort-cpu", "fp32"), *kinds, rows),
         requests=lambda: fixed(inputs.random_ids(256), 64, BEAMS),
         metrics=("per_token", "first_token", "whole"),
         against=CTRANSLATE2,
@@ -112,13 +113,19 @@ def proofreader() -> Work:
 
 def searched() -> Work:
     """Beams where they agree or do not: random weights tie so nearly that rounding decides."""
-    ours = [edgegen("proofread", "ort-cpu", weights) for weights in ("fp32", "int8", "int4")]
+    ours = [edgegen("proofread", "ort-cpu", *kind) for kind in WEIGHTS if kind[0] != "bf16"]
+    rows = having(edgegen("proofread", "ort-cpu", "int8"), INTEGERS)
     return replace(
         proofreader(),
         name="real-t5-beam",
         title=f"A T5 that corrects English: {BEAMS} beams, {REAL} sentences to their own end",
         group="t5-beam",
-        contestants=(*seq2seq_peers("proofread"), *ours, edgegen("proofread", "ov-cpu", "int8")),
+        contestants=(
+            *seq2seq_peers("proofread"),
+            *ours,
+            rows,
+            edgegen("proofread", "ov-cpu", "int8"),
+        ),
         requests=lambda: {
             "texts": Request(sources=inputs.misspelt(REAL), new_tokens=128, ends=True, beams=BEAMS)
         },
