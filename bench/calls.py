@@ -33,6 +33,7 @@ from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.devices.onnxruntime import CPU, session_options
 from edgegen.devices.openvino import load_openvino
+from edgegen.devices.ov_cpu import OvCpu
 from edgegen.manifest import Variant, held_as
 from edgegen.runtime.decoder import Decoder
 from edgegen.runtime.engine import Engine
@@ -249,9 +250,11 @@ def openvino_operators(bundle: Bundle, asked: argparse.Namespace, rows: int) -> 
     openvino = load_openvino()
     make, requests = openvino.CompiledModel.create_infer_request, list[Any]()
 
-    class Counting(type(device_named("ov-cpu"))):  # type: ignore[misc]
-        def properties(self, *given: Any) -> dict[str, Any]:
-            return {**super().properties(*given), "PERF_COUNT": True}
+    class Counting(OvCpu):
+        def properties(
+            self, variant: Variant, options: DeviceOptions, capabilities: list[str]
+        ) -> dict[str, Any]:
+            return {**super().properties(variant, options, capabilities), "PERF_COUNT": True}
 
     def kept(compiled: Any) -> Any:
         requests.append(make(compiled))
@@ -260,8 +263,7 @@ def openvino_operators(bundle: Bundle, asked: argparse.Namespace, rows: int) -> 
     spent, count = Counter[str](), Counter[str]()
     openvino.CompiledModel.create_infer_request = kept
     try:
-        device: Any = Counting()
-        with closing(Engine(bundle, device, DeviceOptions(threads=asked.threads))) as engine:
+        with closing(Engine(bundle, Counting(), DeviceOptions(threads=asked.threads))) as engine:
             call = calling(decoder_of(engine, asked.source, asked.past), rows)
             for _ in range(CALLS * TURNS):
                 call()
