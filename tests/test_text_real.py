@@ -46,7 +46,7 @@ def test_float32_translations_are_the_native_engine_s(
     assert all(abs(one.margin) <= 1e-3 * one.scale for one in proof.differences), str(proof)
 
 
-@pytest.mark.parametrize("direction", ["en-pt", "pt-en"])
+@pytest.mark.parametrize("direction", ["en-pt", pytest.param("pt-en", marks=pytest.mark.slow)])
 def test_without_its_shortlist_only_words_it_lacks_differ(
     direction: str, folder: Path, texts: dict[str, list[str]]
 ) -> None:
@@ -55,7 +55,7 @@ def test_without_its_shortlist_only_words_it_lacks_differ(
     assert all("not in the engine's shortlist" in one.reason for one in proof.differences)
 
 
-@pytest.mark.parametrize("direction", ["en-pt", "pt-en"])
+@pytest.mark.parametrize("direction", ["en-pt", pytest.param("pt-en", marks=pytest.mark.slow)])
 def test_eight_bit_translations_differ_only_where_two_words_nearly_tie(
     direction: str, folder: Path, texts: dict[str, list[str]]
 ) -> None:
@@ -63,11 +63,6 @@ def test_eight_bit_translations_differ_only_where_two_words_nearly_tie(
     proof = proofs.firefox(direction, "int8", texts[direction], folder)
     assert proof.share >= 0.94, str(proof)
     assert all(abs(one.margin) <= 0.01 * one.scale for one in proof.differences), str(proof)
-
-
-def test_a_small_chat_model_says_what_transformers_says(folder: Path) -> None:
-    proof = proofs.against_transformers("pypi:smollm2-135m", proofs.PROMPTS[:5], folder, count=32)
-    assert proof.share == 1, str(proof)
 
 
 @pytest.mark.slow
