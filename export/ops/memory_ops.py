@@ -35,8 +35,9 @@ class CodedMemory(OnnxOps):
     """``remember`` writes codes and scales, ``recall`` reads them."""
 
     def remember(self, encoded: str, layer: int, spec: Attention) -> None:
-        unbiased = spec.k_bias is None and spec.v_bias is None
-        if unbiased:  # what is hidden need not be hidden in each layer
+        biases = [spec.k_bias, spec.v_bias, spec.k_norm and spec.k_norm.bias]
+        unbiased = not any(biases)
+        if unbiased:  # zeros stay zeros: what is hidden need not be hidden in each layer
             encoded = self.once(("shown", encoded), lambda: self.shown(encoded))
         keys, values = self.memory_rows(encoded, spec)
         keys = self.as_key(keys, spec, counted=encoded)
