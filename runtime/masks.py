@@ -38,7 +38,7 @@ class Masks:
         mask = self._visible.get(n)
         if mask is None or mask.shape[2] != width:
             mask = np.empty((1, n, width), np.float32)
-            if n <= KEPT_ROWS:
+            if self._grain > 1 and n <= KEPT_ROWS:  # exact ones hardly ever fit again
                 self._visible[n] = mask
         mask[0, :, :past] = 0
         if parents is None:

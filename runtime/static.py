@@ -24,7 +24,7 @@ from edgegen.errors import CacheFull, InputError
 from edgegen.graph import Dim, Graph, Port, pinned, resolve
 from edgegen.manifest import Variant
 
-# Additive mask value of what is hidden; see ``decoder``.
+# Additive mask value of what is hidden; see ``masks``.
 HIDDEN = -3.0e4
 FILL: Mapping[str, float] = {"visible": HIDDEN, "source_mask": HIDDEN}
 # What a dimension counts, for people, and the word of --static it comes from.
