@@ -19,6 +19,7 @@ import numpy as np
 from edgegen.errors import DeviceError, DeviceMissing
 from edgegen.graph import Dim, Graph
 from edgegen.manifest import Variant
+from edgegen.unreported import unreported
 
 from .compiled import kept, key_of
 from .device import DeviceOptions, Feeds, Limits, Placement, Session, Tensor
@@ -32,7 +33,8 @@ MISSING = "OpenVINO is not installed; pip install edgegen[openvino]"
 def load_openvino() -> Any:
     """The module, or ``DeviceMissing`` with the pip line."""
     try:
-        import openvino
+        with unreported():
+            import openvino
     except ImportError as error:
         raise DeviceMissing(f"{MISSING} ({error}).") from error
     return openvino

@@ -14,12 +14,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import openvino as ov
 
+from edgegen.devices.openvino import load_openvino
 from edgegen.errors import ExportError
 from edgegen.graph import Graph, Port
 
 from .weight_file import WeightFile
+
+ov = load_openvino()
 
 
 def save(model: Any, path: Path, file: WeightFile) -> None:

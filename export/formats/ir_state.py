@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino import opset13
-from openvino.op import assign, read_value
-from openvino.op.util import Variable, VariableInfo
 
+from edgegen.devices.openvino import load_openvino
 from edgegen.graph import Graph, Port
 
+ov = load_openvino()
+opset13, op = ov.opset13, ov.op
 KEPT = Port(name="kept", dtype="int64", shape=("past",))
 
 
@@ -40,7 +39,7 @@ def keep_inside(model: Any, graph: Graph) -> tuple[Any, Graph]:
     for port in past:
         stand, variable = remembered(port, batch, kept)
         new = results[port.name.replace("past_", "new_")].input(0).get_source_output()
-        assigned.append(assign(follow(places[port.name], stand, new), variable))
+        assigned.append(op.assign(follow(places[port.name], stand, new), variable))
     gone = {port.name for port in past}
     inputs = tuple(port for port in graph.inputs if port.name not in gone)
     outputs = tuple(port for port in graph.outputs if not port.name.startswith("new_"))
@@ -61,13 +60,13 @@ def names_of(result: Any) -> set[str]:
 def remembered(port: Port, batch: Any, kept: Any) -> tuple[Any, Any]:
     """The rows of a new variable that stand, and the variable."""
     heads, dim = port.shape[2:]
-    info = VariableInfo()
+    info = op.util.VariableInfo()
     info.variable_id, info.data_type = port.name, ov.Type.f32
     info.data_shape = ov.PartialShape([-1, -1, heads, dim])
-    variable = Variable(info)
+    variable = op.util.Variable(info)
     shape = opset13.concat([batch, opset13.constant(np.array([0, heads, dim]))], 0)
     empty = opset13.broadcast(opset13.constant(np.float32(0)), shape)
-    return opset13.gather(read_value(empty, variable), kept, opset13.constant(1)), variable
+    return opset13.gather(op.read_value(empty, variable), kept, opset13.constant(1)), variable
 
 
 def follow(past: Any, stand: Any, new: Any) -> Any:

@@ -16,12 +16,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
-import openvino as ov
-from openvino import opset13
 
+from edgegen.devices.openvino import load_openvino
 from edgegen.errors import ExportError
 from edgegen.graph import Graph, pinned
 from edgegen.manifest import Cache, MemoryFormat, Precision, Variant
+from edgegen.unreported import unreported
 
 from ..checkpoint import DENSE_ORIGINS, Weight
 from ..families.base import Family
@@ -35,6 +35,8 @@ from .onnx import record
 from .onnx_static import Recorder
 from .weight_file import WeightFile
 
+ov = load_openvino()
+opset13 = ov.opset13
 # Narrower tables (a bias by distance) lose more than they save.
 NARROWEST_ROW = 32
 # Below this a constant is a norm's weight, a mask value or an epsilon: kept in float32.
@@ -226,7 +228,8 @@ def compress(model: Any, name: str, options: ExportOptions) -> Any:
 
     No data is used, embeddings and heads are taken along, and so a tied table stays one.
     """
-    import nncf
+    with unreported():
+        import nncf
 
     nncf.set_log_level(logging.ERROR)
     sign = "SYM" if options.sym else "ASYM"

@@ -1,0 +1,28 @@
+"""Libraries imported so that they do not tell their makers what they are used for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+REPORTER = "openvino_telemetry"
+
+
+@contextmanager
+def unreported() -> Generator[None]:
+    """While OpenVINO or NNCF is imported: both then do without their reporter for good.
+
+    With it each import, conversion and compression is told over the network, and files are left in
+    the user's home. To do so the process is forked from another thread, at which OpenBLAS stops its
+    own (``pthread_atfork`` in its memory.c): a product of NumPy's that is under way then waits for
+    them forever, and an export stands still. Nothing changes for who has imported it before.
+    """
+    if REPORTER in sys.modules:
+        yield
+        return
+    sys.modules[REPORTER] = None  # type: ignore[assignment] # "cannot be imported"
+    try:
+        yield
+    finally:
+        del sys.modules[REPORTER]
