@@ -68,7 +68,7 @@ class FusedOps(CompanionOps):
     def linear_packed(
         self, x: str, weights: Sequence[str], biases: Sequence[str | None]
     ) -> tuple[str, list[int]]:
-        if self.quantiser is None or not self.quantiser.takes(self.weights[weights[0]].shape):
+        if not self.takes(weights[0]):
             return super().linear_packed(x, weights, biases)
         sizes = [self.weights[name].shape[0] for name in weights]
         offset = self.packed_bias(weights, biases)
@@ -80,6 +80,10 @@ class FusedOps(CompanionOps):
             return self.quantised_product(x, (table,), offset)
         logits = self.contrib("FusedMatMul", [x, self.parameter(table)], 1, transB=1)[0]
         return logits if offset is None else self.add(logits, offset)
+
+    def takes(self, name: str) -> bool:
+        """Whether the named matrix is held in codes."""
+        return self.quantiser is not None and self.quantiser.takes(self.weights[name].shape)
 
     def blocks(self, names: Sequence[str]) -> Blocks:
         """The named matrices quantised and stacked along their outputs."""
@@ -136,7 +140,7 @@ class FusedOps(CompanionOps):
         )[0]
 
     def gather_rows(self, table: str, ids: str) -> str:
-        if self.quantiser is None or not self.quantiser.takes(self.weights[table].shape):
+        if not self.takes(table):
             return super().gather_rows(table, ids)
         blocks = self.blocks((table,))
         codes, scales, *zeros = self.quantised_tensors(table, blocks, rows_shape=True)

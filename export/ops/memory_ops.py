@@ -98,14 +98,14 @@ class GrainedMemoryOps(CodedMemory, GrainedOps):
 class MemoryOps(CodedMemory, FusedOps):
     """ONNX Runtime's. The kernel gives the codes back as the cache it takes them for."""
 
-    def whole(self, x: str) -> str:
-        return self.node("QuantizeLinear", [x, self.constant(1.0), self.constant(0, "int8")])
-
     def __init__(self, graph: Graph, *given: Any, **options: Any) -> None:
         codes = [p for p in graph.inputs if p.dtype == "int8" and p.name.startswith("cross_")]
         back = [Port(name=given_back(p.name), dtype=p.dtype, shape=p.shape) for p in codes]
         graph = Graph(name=graph.name, inputs=graph.inputs, outputs=(*graph.outputs, *back))
         super().__init__(graph, *given, **options)
+
+    def whole(self, x: str) -> str:
+        return self.node("QuantizeLinear", [x, self.constant(1.0), self.constant(0, "int8")])
 
     def cross_attend(self, x: str, layer: int, spec: CrossAttention, masked: bool = True) -> str:
         mixed = self.recall(self.cross_query(x, spec), layer, spec, masked)

@@ -37,10 +37,6 @@ class Primitives(ABC, Generic[V]):
         """``x @ weight.T + bias`` with ``weight [out, in]``; where quantised weights live."""
 
     @abstractmethod
-    def projections(self, x: V, weights: Sequence[str], biases: Sequence[str | None]) -> list[V]:
-        """Several projections of one input, in one product where that is faster."""
-
-    @abstractmethod
     def gather_rows(self, table: str, ids: V) -> V:
         """Rows of a parameter table: ids ``[B, n]`` -> ``[B, n, width]``; may be quantised."""
 
@@ -115,6 +111,15 @@ class Primitives(ABC, Generic[V]):
         """
 
     # --------------------------------------------------------- small helpers
+
+    def projections(self, x: V, weights: Sequence[str], biases: Sequence[str | None]) -> list[V]:
+        """Several projections of one input, ``[B, n, out]`` each, in one product where that is
+        faster."""
+        return self.apart(x, weights, biases)
+
+    def apart(self, x: V, weights: Sequence[str], biases: Sequence[str | None]) -> list[V]:
+        """The same with a product each."""
+        return [self.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
 
     def output(self, name: str, value: V) -> None:
         self.results[name] = value

@@ -39,17 +39,16 @@ class RowProducts(FusedOps):
     def projections(
         self, x: str, weights: Sequence[str], biases: Sequence[str | None]
     ) -> list[str]:
-        """A product each: the row's codes are found once, and nothing has to be split."""
-        return [self.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
+        """The row's codes are found once, and nothing has to be split."""
+        return self.apart(x, weights, biases)
 
     def quantised_product(self, x: str, names: Sequence[str], bias: str | None) -> str:
         codes, scale = self.row_codes(x, self.weights[names[0]].shape[1])
-        product = self.mul(self.product_of_codes(codes, names), scale)
-        return product if bias is None else self.add(product, bias)
+        return self.rescaled(self.product_of_codes(codes, names), scale, bias)
 
     def product_of_codes(self, codes: str, names: Sequence[str], zero: int = ZERO_CODE) -> str:
-        """Codes, whose scale is still to come, by the named matrices, stacked along their
-        outputs."""
+        """``float32 [B, S, outputs]``, still without the rows' scale: ``uint8 [B, S, inputs]``,
+        whose 0.0 is the code ``zero``, by the named matrices, stacked along their outputs."""
         assert self.quantiser is not None
         found = [by_channel(self.weights[name], self.quantiser) for name in names]
         name = "+".join(names)
@@ -57,6 +56,11 @@ class RowProducts(FusedOps):
         scales = self.initialiser(f"{name}.channels", np.concatenate([s for _, s in found]))
         inputs = [codes, matrix, self.constant(1.0), scales, self.constant(zero, "uint8")]
         return self.contrib("MatMulIntegerToFloat", inputs, 1)[0]
+
+    def rescaled(self, product: str, scale: str, bias: str | None) -> str:
+        """A product of codes times its rows' scale ``[B, S, 1]``, and the bias."""
+        scaled = self.mul(product, scale)
+        return scaled if bias is None else self.add(scaled, bias)
 
     def row_codes(self, x: str, width: int) -> tuple[str, str]:
         """``uint8 [B, S, width]`` of ``x``, and each row's scale ``[B, S, 1]``."""
@@ -68,7 +72,7 @@ class RowProducts(FusedOps):
         return self.once(("row codes", x), lambda: self.codes(x, scale, width, ZERO_CODE)), scale
 
     def codes(self, x: str, scale: str, width: int, zero: int) -> str:
-        """``uint8 [B, S, width]`` of ``x`` by the scales of its rows."""
+        """``uint8 [B, S, width]`` of ``x`` by the scales of its rows; 0.0 is the code ``zero``."""
 
         def zeros() -> str:
             shape = self.node("Shape", [scale])
@@ -81,14 +85,12 @@ class RowProducts(FusedOps):
     def ffn(self, x: str, spec: FeedForward) -> str:
         """Behind a ReLU codes begin at 0: rounding drops what is below it, and a row's scale, which
         changes no code of a row without bias, is applied once, behind the second product."""
-        taken = self.quantiser is not None and all(
-            self.quantiser.takes(self.weights[name].shape) for name in (spec.up, spec.down)
-        )
-        if spec.gate is not None or spec.activation != "relu" or not taken:
+        plain = spec.gate is None and spec.activation == "relu"
+        if not (plain and self.takes(spec.up) and self.takes(spec.down)):
             return super().ffn(x, spec)
-        before = None
+        waiting = None  # the scale of x's rows
         if spec.up_bias is None:
-            codes, before = self.row_codes(x, self.weights[spec.up].shape[1])
+            codes, waiting = self.row_codes(x, self.weights[spec.up].shape[1])
             inner = self.product_of_codes(codes, (spec.up,))
         else:
             inner = self.linear(x, spec.up, spec.up_bias)
@@ -96,10 +98,9 @@ class RowProducts(FusedOps):
         scale = self.scale(largest, 1 / LARGEST_BYTE)
         codes = self.codes(inner, scale, self.weights[spec.down].shape[1], zero=0)
         product = self.product_of_codes(codes, (spec.down,), zero=0)
-        product = self.mul(product, scale if before is None else self.mul(scale, before))
-        return (
-            product if spec.down_bias is None else self.add(product, self.parameter(spec.down_bias))
-        )
+        whole = scale if waiting is None else self.mul(scale, waiting)
+        bias = None if spec.down_bias is None else self.parameter(spec.down_bias)
+        return self.rescaled(product, whole, bias)
 
 
 def by_channel(weight: Weight, quantiser: Quantiser) -> tuple[NDArray[np.int8], Floats]:

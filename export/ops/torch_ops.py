@@ -69,11 +69,6 @@ class TorchOps(Ops[Tensor]):
             x, self.parameter(weight), None if bias is None else self.parameter(bias)
         )
 
-    def projections(
-        self, x: Tensor, weights: Sequence[str], biases: Sequence[str | None]
-    ) -> list[Tensor]:
-        return [self.linear(x, w, b) for w, b in zip(weights, biases, strict=True)]
-
     def gather_rows(self, table: str, ids: Tensor) -> Tensor:
         return self.parameter(table)[ids]
 
