@@ -52,7 +52,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampled": {"do_sample": True, "temperature": 0.8, "seed": 5},
 }
-NEW, SOURCES, NODES = 64, 6, 7
+NEW, SOURCES, NODES = 64, 9, 7
 # A kind of decoder each; the others are sampled where there is time.
 SAMPLED = ("t5-tied", "bart", "whisper", "marian-ssru", "llama-grouped", "gemma3")
 CASES = [
@@ -145,7 +145,7 @@ def benches(tmp_path_factory: pytest.TempPathFactory) -> Benches:
 
 @pytest.mark.parametrize(("family", "way"), CASES)
 def test_no_drafter_changes_a_token(family: str, way: str, benches: Benches) -> None:
-    """5,600 tokens and more a case: trees and chains, greedy and sampled."""
+    """8,500 tokens and more a case: trees and chains, greedy and sampled."""
     bench, compared = benches(family), 0
     options = GenerationOptions(max_new_tokens=NEW, min_new_tokens=NEW, **WAYS[way])
     for seed in range(SOURCES):
@@ -160,7 +160,7 @@ def test_no_drafter_changes_a_token(family: str, way: str, benches: Benches) -> 
                 assert all(len(step.tokens) == step.accepted + 1 for step in steps)
                 assert all(step.drafted <= NODES for step in steps)
                 compared += len(plain)
-    assert compared >= 5600
+    assert compared >= 8500
 
 
 @pytest.mark.parametrize("family", ["t5-tied", "marian-ssru", "whisper"])

@@ -228,22 +228,22 @@ def test_a_model_without_an_encoder_has_none_in_integers(tmp_path: Path) -> None
         write_bundle(tmp_path / "b", "llama-grouped", weight_format="int8", integer=ENCODE)
 
 
-LOUD = {"vit-trocr": 0.5}  # a tiny model that makes much of any rounding
 DECODERS = [n for n, c in CASES.items() if "decode" in family_of(c.make())[1].graph_names()]
 
 
-def rows_of(engine: Engine) -> tuple[Floats, Floats]:
-    """Logits of eight rows, one at a time and together; eleven more stand before."""
+def rows_of(engine: Engine, seed: int = 0) -> tuple[Floats, Floats]:
+    """Logits of eight rows, one at a time and together; eleven more stand before. ``seed`` draws
+    what a model is shown."""
     memory = None
     if engine.manifest.speech is not None:
         memory = engine.remember_samples(np.sin(np.arange(480000) * 0.01).astype(np.float32))
     elif engine.manifest.image is not None:
         shown = engine.manifest.image
-        pixels = np.random.default_rng(0).normal(size=(3, shown.height, shown.width))
+        pixels = np.random.default_rng(seed).normal(size=(3, shown.height, shown.width))
         memory = engine.remember_pixels(pixels.astype(np.float32))
     elif "encode" in engine.manifest.components:
         memory = engine.remember_ids(list(SOURCES[1]))
-    drawn = [int(i) for i in np.random.default_rng(1).integers(3, VOCABULARY, 19)]
+    drawn = [int(i) for i in np.random.default_rng(seed + 1).integers(3, VOCABULARY, 19)]
     decoder = engine.decoder(memory)
     decoder.forward(drawn[:11], first_row=10)  # a prompt: logits of its last row alone
     decoder.keep(11)
@@ -258,11 +258,15 @@ def rows_of(engine: Engine) -> tuple[Floats, Floats]:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_decoder_s_many_rows_are_those_of_one_at_a_time(name: str, engines: Engines) -> None:
-    """And near those of float weights."""
-    wanted, found = (rows_of(engines(name, *how)) for how in (("fp32",), ("int8", DECODE)))
-    np.testing.assert_array_equal(found[0], found[1])
-    error = np.sqrt(np.mean((found[0] - wanted[0]) ** 2) / np.mean(wanted[0] ** 2))
-    assert 0 < error <= LOUD.get(name, 0.2)
+    """And mostly near those of float weights: what a tiny model makes of rounding differs much from
+    one picture to the next."""
+    errors: list[float] = []
+    for seed in range(5):
+        wanted = rows_of(engines(name, "fp32"), seed)
+        found = rows_of(engines(name, "int8", DECODE), seed)
+        np.testing.assert_array_equal(found[0], found[1])
+        errors.append(np.sqrt(np.mean((found[0] - wanted[0]) ** 2) / np.mean(wanted[0] ** 2)))
+    assert min(errors) > 0 and np.median(errors) <= 0.2
 
 
 def test_the_same_export_is_the_same_graphs_in_another_process(tmp_path: Path) -> None:
