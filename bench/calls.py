@@ -276,6 +276,7 @@ def openvino_operators(bundle: Bundle, asked: argparse.Namespace, rows: int) -> 
 
 
 def onnx_operators(bundle: Bundle, asked: argparse.Namespace, rows: int) -> Operators:
+    """ONNX Runtime writes its profile to a file, which is read and forgotten."""
     with TemporaryDirectory() as scratch, profiled(Path(scratch) / "calls") as sessions:
         engine = Engine(bundle, device_named("ort-cpu"), DeviceOptions(threads=asked.threads))
         with closing(engine):

@@ -1,8 +1,8 @@
 """ONNX Runtime sessions for any of its providers.
 
-Ports are bound by address: what the caller rewrites in place costs nothing the next call, and a
-cache bound as past and present is never copied. A provider with a memory of its own copies inputs
-when they are bound, so there they are bound anew each call.
+Ports are bound to the caller's own memory: what the caller rewrites in place costs nothing the next
+call, and a cache bound as past and present is never copied. A provider with a memory of its own
+copies inputs when they are bound, so there they are bound anew each call.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Frame:
 
     def __init__(self, session: OrtSession) -> None:
         self.binding = session.inference.io_binding()
-        self.inputs, self.home = session.inputs, session.place
+        self.inputs, self.home, self._value_of = session.inputs, session.place, session.value_of
         self.held: dict[str, Bindable] = {}
         self.outputs: dict[str, Tensor] = {}
         # Outputs whose size no input tells: ONNX Runtime makes them anew each run.
@@ -56,7 +56,6 @@ class _Frame:
         self.ready = False
         self.version = 0
         self._places: dict[str, int] = {}  # of the outputs among those bound
-        self._value_of: Any = load_onnxruntime().OrtValue.ortvalue_from_numpy
 
     def bind(self, name: str, array: Bindable) -> None:
         """An input or an output, wherever its memory is."""
@@ -205,11 +204,11 @@ class OrtSession:
     def __init__(
         self, inference: Any, variant: Variant, device: str, file: Path, provider: Provider
     ) -> None:
+        ort = load_onnxruntime()
         self.inference: Any = inference
+        self.value_of: Any = ort.OrtValue.ortvalue_from_numpy
         self.home, self.place = provider.name, provider.memory
-        self.memory = (
-            OrtMemory(load_onnxruntime(), provider.memory, device) if provider.memory else None
-        )
+        self.memory = OrtMemory(ort, provider.memory, device) if provider.memory else None
         self.copies = provider.name != CPU.name
         self.wide_masks = not self.copies
         self.graph: Graph = variant.graph

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgegen.errors import CacheFull
 from edgegen.manifest import Cache
 
-# Capacities are whole grains, so that masks of whole ones fit (see ``Masks``).
+# Without a window capacities are whole grains, so that masks of whole ones fit (see ``Masks``).
 GRAIN = FIRST_CAPACITY = 64
 # Rows a cache that forgets can still go back to: more than any draft is long.
 TRAIL = 64
@@ -108,11 +108,11 @@ class Buffers:
     def _resize(self, needed: int) -> None:
         most = self.limit - self.start + self.first + self.spare if self.limit else 0
         wanted = max(2 * self.capacity, needed)
-        if self.window:
-            wanted = max(min(wanted, self.most), needed)
+        wanted = min(wanted, most) if most else wanted
+        wanted = max(min(wanted, self.most), needed) if self.window else self._grained(wanted)
         held = self.span(self.start - self.first, self.length)
         rows = self.array[held]
-        self.array = self._zeros(self._grained(min(wanted, most) if most else wanted))
+        self.array = self._zeros(wanted)
         self.array[held] = rows
 
     def _grained(self, capacity: int) -> int:

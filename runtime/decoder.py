@@ -188,7 +188,7 @@ class Decoder:
         if self._takes_visible:
             visible = feeds["visible"] = self._visible(n, past, parents)
             if past < self._prefix:
-                visible[0, : self._prefix - past, : self._prefix] = 0
+                visible[0, : self._prefix - past, : min(self._prefix, past + n)] = 0
         if self._takes_places:
             feeds["key_positions"] = self._key_positions(call, n, past, parents)
         held = self._cache.before(n, back)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .buffers import TRAIL
 from .verify import ancestors
 
 # Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
 HIDDEN = np.float32(-3.0e4)
-# Calls of more rows, a prompt's, keep no mask: it is large and seldom needed again.
-KEPT_ROWS = 64
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -38,7 +37,8 @@ class Masks:
         mask = self._visible.get(n)
         if mask is None or mask.shape[2] != width:
             mask = np.empty((1, n, width), np.float32)
-            if self._grain > 1 and n <= KEPT_ROWS:  # exact ones hardly ever fit again
+            # Those of a prompt are large and seldom needed again, exact ones hardly ever fit again.
+            if self._grain > 1 and n <= TRAIL:
                 self._visible[n] = mask
         mask[0, :, :past] = 0
         if parents is None:

@@ -13,10 +13,11 @@ from tiny_families import VOCABULARY, write_bundle
 
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
-from edgegen.runtime.buffers import GRAIN
+from edgegen.errors import CacheFull
+from edgegen.runtime.buffers import GRAIN, TRAIL
 from edgegen.runtime.decoder import Decoder, widens
 from edgegen.runtime.engine import Engine
-from edgegen.runtime.masks import HIDDEN, KEPT_ROWS, Masks
+from edgegen.runtime.masks import HIDDEN, Masks
 
 Floats = NDArray[np.float32]
 
@@ -58,7 +59,7 @@ def test_arrays_stay_the_same_objects_while_their_width_does() -> None:
     ]
     assert found[0][0] is found[1][0] is found[2][0] is not found[3][0]
     assert found[0][1] is found[1][1] is found[2][1] is not found[3][1]
-    long = KEPT_ROWS + 1
+    long = TRAIL + 1
     assert masks.visible(long, 1, None) is not masks.visible(long, 1, None)
 
 
@@ -110,3 +111,24 @@ def test_columns_behind_the_rows_change_no_bit(name: str, way: int, engines: Any
 
 def test_layers_with_a_window_have_masks_as_wide_as_their_rows(engines: Any) -> None:
     assert not widens(engines("gemma3", 0).variants["decode"])
+
+
+def test_a_limit_between_two_grains_cuts_no_mask_short(engines: Any) -> None:
+    """A model of 100 positions: masks are 128 wide, and its cache holds as many rows."""
+    engine = engines("llama-grouped", 0)
+    limit, of = 100, engine.decoder()
+    wide = Decoder(of.session, of.variant, limit=limit)
+    narrow: Any = Decoder(of.session, of.variant, limit=limit)
+    narrow._masks = Masks()
+    drawn = [int(i) for i in np.random.default_rng(5).integers(3, VOCABULARY, limit)]
+    for decoder in (wide, narrow):
+        decoder.forward(drawn[:60])
+        decoder.keep(60)
+    for token in drawn[60:]:
+        one, other = (decoder.forward([token]).logits for decoder in (wide, narrow))
+        np.testing.assert_array_equal(one, other)
+        for decoder in (wide, narrow):
+            decoder.keep(decoder.length + 1)
+    assert wide.length == limit
+    with pytest.raises(CacheFull, match="the text needs 101 decoder positions and the model has"):
+        wide.forward([5])

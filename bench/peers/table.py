@@ -23,7 +23,7 @@ from .contestants import (
 )
 from .models import INTEGERS, WEIGHTS, WORDS
 from .protocol import Request
-from .works import Work
+from .works import Contestant, Work
 
 # Tokens of the source, tokens made.
 LENGTHS = ((32, 32), (256, 128), (512, 384))
@@ -54,9 +54,14 @@ def t5(source: int, count: int) -> Work:
     )
 
 
+def whole(model: str) -> Contestant:
+    """All in integers."""
+    return having(edgegen(model, "ort-cpu", "int8"), INTEGERS)
+
+
 def beams() -> Work:
     kinds = [kind for kind in everywhere("t5") if kind.model.split("-")[1] in ("int8", "int4")]
-    rows = having(edgegen("t5", "ort-cpu", "int8"), INTEGERS)
+    rows = whole("t5")
     return Work(
         name="t5-beam",
         title=f"T5-small's shape, random weights: {BEAMS} beams, source 256, output 64 tokens",
@@ -95,7 +100,7 @@ def proofreader() -> Work:
     plain = edgegen("proofread", "ort-cpu", "int8")
     wide = fast(edgegen("proofread", "ov-cpu", "int8"))
     drafters = ("auto", "aggressive+lookup")
-    rows = having(plain, INTEGERS)
+    rows = whole("proofread")
     drafted = [speculated(one, drafter) for one in (plain, rows, wide) for drafter in drafters]
     return Work(
         name="real-t5",
@@ -114,7 +119,7 @@ def proofreader() -> Work:
 def searched() -> Work:
     """Beams where they agree or do not: random weights tie so nearly that rounding decides."""
     ours = [edgegen("proofread", "ort-cpu", *kind) for kind in WEIGHTS if kind[0] != "bf16"]
-    rows = having(edgegen("proofread", "ort-cpu", "int8"), INTEGERS)
+    rows = whole("proofread")
     return replace(
         proofreader(),
         name="real-t5-beam",
