@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from peers import contest as contest_file
 from peers.agreement import agreement, edits, words
 from peers.command import chosen, main
 from peers.contest import Place, contest
-from peers.environments import CONSTRAINTS, ENVIRONMENTS, finish
+from peers.environments import CONSTRAINTS, ENVIRONMENTS, WORKER, finish
 from peers.metrics import best_peer, best_threads, ratio, spread
 from peers.models import FOUND, MODELS
 from peers.protocol import Request, Unavailable
@@ -342,3 +343,16 @@ def test_a_step_that_fails_says_why_in_one_line() -> None:
     code = "import sys; print('much\\nERROR: no wheel\\nmore', file=sys.stderr); sys.exit(2)"
     with pytest.raises(Unavailable, match=r"^python\S*: ERROR: no wheel$"):
         finish([sys.executable, "-c", code])
+
+
+def test_workers_keep_bytecode_whatever_the_caller_s_environment_says() -> None:
+    """Starts would else be timed with a compiler in them for who runs from sources."""
+    for given, said in (({}, "True"), (WORKER, "False")):
+        told = subprocess.run(
+            [sys.executable, "-c", "import sys; print(sys.dont_write_bytecode)"],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **given},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told.stdout.strip() == said

@@ -15,7 +15,7 @@ from edgegen.profiles.machine import this_machine
 
 from . import models
 from .contest import Place, contest
-from .environments import HERE, OFFLINE, interpreter
+from .environments import HERE, WORKER, interpreter
 from .protocol import Unavailable
 from .record import Results
 from .report import write
@@ -36,7 +36,7 @@ def place_of(one: Contestant) -> Place:
         raise Unavailable(str(error)) from None
     return Place(
         python=[str(python)],
-        environment=OFFLINE,
+        environment=WORKER,
         model=str(path),
         size=models.size_of(path),
         note=note,

@@ -21,8 +21,13 @@ from .protocol import Unavailable
 HERE = Path(__file__).resolve().parent
 CONSTRAINTS = HERE / "constraints"
 MARK = 12  # letters of a digest
-# No worker asks a hub for anything: all that is run was made here.
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+# No worker asks a hub for anything: all that is run was made here. Each keeps the bytecode of what it
+# imports, as pip does of what it installs: a start that compiles its sources is no user's.
+WORKER = {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONDONTWRITEBYTECODE": "",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ def site_of(peer: str) -> Path:
     return next(iter(folder.glob("lib/python*/site-packages")), folder / "Lib" / "site-packages")
 
 
-def finish(command: Sequence[str], environment: Mapping[str, str] = OFFLINE) -> None:
+def finish(command: Sequence[str], environment: Mapping[str, str] = WORKER) -> None:
     """Run to the end. Raises ``Unavailable`` with the line that says most of why it failed."""
     done = subprocess.run(
         command,
