@@ -21,8 +21,8 @@ from .protocol import Unavailable
 HERE = Path(__file__).resolve().parent
 CONSTRAINTS = HERE / "constraints"
 MARK = 12  # letters of a digest
-# No worker asks a hub for anything: all that is run was made here. Each keeps the bytecode of what it
-# imports, as pip does of what it installs: a start that compiles its sources is no user's.
+# No worker asks a hub for anything: all that is run was made here. Each keeps the bytecode of what
+# it imports, as pip does of what it installs: a start that compiles its sources is no user's.
 WORKER = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
