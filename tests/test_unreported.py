@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep
+
+import pytest
+
+from edgegen.unreported import REPORTER, unreported
 
 WATCH = """
 import sys, time
@@ -64,3 +70,18 @@ def test_a_library_that_tells_would_have_been_seen(tmp_path: Path) -> None:
     """One imported as others do forks to tell: else the test above would prove nothing."""
     told, files = watched(THEIRS, tmp_path)
     assert "os.fork" in told and "stats" in files
+
+
+def test_threads_that_import_at_once_do_not_take_it_from_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, REPORTER)
+
+    def barred(_: int) -> bool:
+        with unreported():
+            sleep(0)  # another thread's turn
+            return REPORTER in sys.modules
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(barred, range(4000)))
+    assert REPORTER not in sys.modules

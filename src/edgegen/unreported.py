@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
 REPORTER = "openvino_telemetry"
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextmanager
@@ -18,11 +20,12 @@ def unreported() -> Generator[None]:
     own (``pthread_atfork`` in its memory.c): a product of NumPy's that is under way then waits for
     them forever, and an export stands still. Nothing changes for who has imported it before.
     """
-    if REPORTER in sys.modules:
-        yield
-        return
-    sys.modules[REPORTER] = None  # type: ignore[assignment] # "cannot be imported"
-    try:
-        yield
-    finally:
-        del sys.modules[REPORTER]
+    with _ONE_AT_A_TIME:
+        if REPORTER in sys.modules:
+            yield
+            return
+        sys.modules[REPORTER] = None  # type: ignore[assignment] # "cannot be imported"
+        try:
+            yield
+        finally:
+            del sys.modules[REPORTER]
