@@ -18,6 +18,7 @@ from edgegen.errors import BundleError, InputError
 from edgegen.manifest import Encoding
 
 from .engine import Engine
+from .masks import HIDDEN
 from .options import GenerationOptions
 from .tags import AGGREGATIONS, Span, Token, spans_of
 from .task import Record, Running, Source
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from edgegen.manifest import Manifest
 
 Floats = NDArray[np.float32]
-# Additive mask value of padding: finite, and exp() of it is exactly 0.
-HIDDEN = np.float32(-3.0e4)
 # Texts a call.
 BATCH = 16
 # What a bundle is asked for, by its task.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .buffers import TRAIL
 from .verify import ancestors
 
-# Additive mask value of rows a token may not see: finite, and exp() of it is exactly 0.
+# Additive mask value of rows nobody may see: finite, and exp() of it is exactly 0.
 HIDDEN = np.float32(-3.0e4)
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

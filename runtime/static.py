@@ -24,9 +24,9 @@ from edgegen.errors import CacheFull, InputError
 from edgegen.graph import Dim, Graph, Port, pinned, resolve
 from edgegen.manifest import Variant
 
-# Additive mask value of what is hidden; see ``masks``.
-HIDDEN = -3.0e4
-FILL: Mapping[str, float] = {"visible": HIDDEN, "source_mask": HIDDEN}
+from .masks import HIDDEN
+
+FILL: Mapping[str, float] = {"visible": float(HIDDEN), "source_mask": float(HIDDEN)}
 # What a dimension counts, for people, and the word of --static it comes from.
 COUNTS: Mapping[str, tuple[str, str]] = {
     "S": ("source tokens", "source"),

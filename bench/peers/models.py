@@ -15,7 +15,17 @@ from edgegen.bundle import Bundle
 from edgegen.errors import CheckpointError
 from edgegen.export.sources.packages import fetch_package, make_once
 
-from .environments import CONSTRAINTS, HERE, MARK, digest, finish, home, interpreter, site_of
+from .environments import (
+    CONSTRAINTS,
+    HERE,
+    MARK,
+    WORKER,
+    digest,
+    finish,
+    home,
+    interpreter,
+    site_of,
+)
 from .protocol import Unavailable
 
 ROOT = HERE.parent.parent
@@ -117,7 +127,7 @@ FOUND: dict[str, Callable[[], Path]] = {
 
 def checkpoint(name: str, folder: Path) -> None:
     """A transformers folder, written in a process of its own."""
-    environment = {"PYTHONPATH": str(HERE.parent), "HF_HUB_OFFLINE": "1"}
+    environment = {**WORKER, "PYTHONPATH": str(HERE.parent)}
     finish([sys.executable, "-m", "peers.checkpoints", name, str(folder)], environment)
 
 
