@@ -135,6 +135,7 @@ def gate(
                 weight_format=options.weight_format,
                 memory=options.memory,
                 cache=options.kv_cache if kind == "onnx" else "fp32",
+                head=options.head if kind == "onnx" else "full",
                 skipped=True,
             )
             for kind in options.formats

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgegen.errors import ExportError
-from edgegen.manifest import MemoryFormat
+from edgegen.manifest import HeadFormat, MemoryFormat
 from edgegen.registry import unknown
 
 WeightFormat = Literal["fp32", "fp16", "bf16", "int8", "int4", "qdq"]
@@ -25,6 +25,7 @@ TAPS = ("topk", "hidden")
 # Graphs that may multiply in 8-bit integers.
 INTEGER = ("encode", "decode")
 MEMORIES: tuple[MemoryFormat, ...] = ("fp32", "int8")
+HEADS: tuple[HeadFormat, ...] = ("full", "refined")
 MOST_STATIC = 2**15
 
 
@@ -88,6 +89,8 @@ class ExportOptions:
     in ONNX caches in place, with scales that the ``calibration`` texts give.
     ``integer`` names ONNX graphs whose quantised weights are multiplied in 8-bit integers, one
     scale a row of activations: ``encode``, and ``decode`` of 8-bit weights, for many rows a call.
+    ``head`` is how ONNX decoders read their output table: ``refined`` reads it in 4 bits and the
+    words that come out on top once more in the weights' own.
     ``shortlist`` makes a text of the words that the checkpoint's own lexicon gives its source.
     ``static`` asks for graphs of fixed sizes besides those of any size, over the same weights; with
     ``qdq`` those of any size are in fp32. ``calibration`` are the texts its scales come from, by
@@ -109,6 +112,7 @@ class ExportOptions:
     memory: MemoryFormat = "fp32"
     kv_cache: MemoryFormat = "fp32"
     integer: tuple[str, ...] = ()
+    head: HeadFormat = "full"
     shortlist: bool = False
     static: StaticSizes | None = None
     calibration: tuple[str, ...] = ()
@@ -147,7 +151,7 @@ class ExportOptions:
                 "a shortlist's graphs give logits of as many words as a source has (use no "
                 "--static and no --taps topk, or no --shortlist)"
             )
-        faults += self._integer_faults()
+        faults += self._integer_faults() + self._head_faults()
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")
         if self.weight_format not in WEIGHT_FORMATS:
@@ -182,6 +186,24 @@ class ExportOptions:
             faults.append(
                 f"integer {asked} is of ONNX graphs in {held} (use --format onnx --weight-format "
                 "int8, or no --integer)"
+            )
+        return faults
+
+    def _head_faults(self) -> list[str]:
+        if self.head not in HEADS:
+            return [unknown("head", self.head, list(HEADS)).rstrip(".")]
+        if self.head == "full":
+            return []
+        faults: list[str] = []
+        if self.weight_format not in ("fp32", "int8") or "onnx" not in self.formats:
+            faults.append(
+                "a refined head is of ONNX graphs in fp32 or int8 (use --format onnx "
+                "--weight-format int8, or no --head)"
+            )
+        if self.shortlist or "decode" in self.integer or self.static is not None:
+            faults.append(
+                "a refined head is of decoders of any size that read a whole table in blocks (use "
+                "no --shortlist, no --integer decode and no --static, or no --head)"
             )
         return faults
 

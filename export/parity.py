@@ -95,6 +95,7 @@ class Gate:
             weight_format=decode.precision.weight_format,
             memory=decode.precision.memory,
             cache=decode.cache.held,
+            head=decode.precision.head,
             reference=self.name,
             max_error=max(prompt.error for prompt in prompts),
             rows_error=rows,
@@ -184,7 +185,7 @@ def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its tok
     """Raises ``ParityError`` with the worst prompt. ``agrees`` is what agreement is a share of."""
     worst = max(parity.prompts, key=lambda prompt: (1 - prompt.agreement, prompt.error))
     where = f"on prompt {worst.prompt[:40]!r}"
-    if parity.weight_format == parity.memory == parity.cache == "fp32":
+    if held_as(parity) == "fp32":
         limit = TOLERANCE[parity.format]
         if not parity.max_error <= limit:  # a NaN must fail too
             raise ParityError(

@@ -38,7 +38,7 @@ from edgegen.export.checkpoint import Checkpoint, Lexicon, Origin, TokenizerFile
 from edgegen.export.families import family_of
 from edgegen.export.options import CacheKind, ExportOptions, Format, StaticSizes, WeightFormat
 from edgegen.export.sources.marian import _shapes  # pyright: ignore[reportPrivateUsage]
-from edgegen.manifest import GenerationDefaults, MemoryFormat, Tokenizer
+from edgegen.manifest import GenerationDefaults, HeadFormat, MemoryFormat, Tokenizer
 
 __all__ = [
     "CASES",
@@ -164,6 +164,7 @@ def write_bundle(
     memory: MemoryFormat = "fp32",
     kv_cache: MemoryFormat = "fp32",
     integer: tuple[str, ...] = (),
+    head: HeadFormat = "full",
     words: TokenizerFiles | None = None,
     lexicon: Lexicon | None = None,
     **overrides: Any,
@@ -189,6 +190,7 @@ def write_bundle(
         memory=memory,
         kv_cache=kv_cache,
         integer=integer,
+        head=head,
     )
     check_task(options, family)
     with BundleWriter(folder) as writer:

@@ -21,6 +21,7 @@ from ..ops.coded_rows import CodedRows, RowScales
 from ..ops.fused_ops import FusedOps
 from ..ops.memory_ops import MemoryOps, check_memory
 from ..ops.onnx_ops import OnnxOps, value_info
+from ..ops.refined_head import RefinedHead, check_head
 from ..ops.row_ops import RowProducts
 from ..options import ExportOptions
 from ..quantisers import QUANTISERS
@@ -49,6 +50,8 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
         check_memory(family)
     if options.kv_cache == "int8":
         check_rows(family)
+    if options.head == "refined":
+        check_head(family)
     if "encode" in options.integer and "encode" not in family.graph_names():
         raise ExportError(
             f"integer encode: a {family.checkpoint.model_type} model has no encoder; leave it out."
@@ -96,7 +99,10 @@ class Graphs:
         """One graph as a file named by ``key``; with ``scales`` its cache is in 8 bits."""
         options, dense = self.options, name == "features"
         integer = name in options.integer and self.on_cpu(kind)
-        lowering = kind_of_ops(options, integer=integer, coded=scales is not None)
+        head = options.head if name == "decode" and self.on_cpu(kind) else "full"
+        lowering = kind_of_ops(
+            options, integer=integer, coded=scales is not None, refined=head == "refined"
+        )
         ops = lowering(
             self.family.graph(name, kind, options.memory),
             self.weights,
@@ -112,7 +118,7 @@ class Graphs:
         held: MemoryFormat = "fp32" if scales is None else "int8"
         return Variant(
             format="onnx",
-            precision=precision_of(options, self.quantiser),
+            precision=msgspec.structs.replace(precision_of(options, self.quantiser), head=head),
             graph=graph,
             file=f"graphs/{self.folder.name}/{file_of(key)}",
             weights=(f"graphs/{self.folder.name}/weights.data",),
@@ -132,7 +138,9 @@ class Graphs:
             (self.folder / file_of("decode-calibration")).unlink()
 
     def counted(self, variant: Variant) -> Variant:
-        precision = precision_of(self.options, self.quantiser)
+        precision = msgspec.structs.replace(
+            precision_of(self.options, self.quantiser), head=variant.precision.head
+        )
         if variant.lowering == RowProducts.lowering:
             precision = msgspec.structs.replace(
                 precision, weight_format="int8", group_size=0, symmetric=True
@@ -140,11 +148,14 @@ class Graphs:
         return msgspec.structs.replace(variant, precision=precision)
 
 
-def kind_of_ops(options: ExportOptions, *, integer: bool, coded: bool) -> type[FusedOps]:
-    """The lowering of a graph: products of integers, the text's rows and the source in 8 bits, each
-    where it is asked for."""
+def kind_of_ops(
+    options: ExportOptions, *, integer: bool, coded: bool, refined: bool
+) -> type[FusedOps]:
+    """The lowering of a graph: products of integers, the text's rows and the source in 8 bits, a
+    head in two passes, each where it is asked for."""
     asked: tuple[tuple[type[FusedOps], bool], ...] = (
-        (CodedRows, coded), (RowProducts, integer), (MemoryOps, options.memory == "int8")
+        (CodedRows, coded), (RowProducts, integer), (MemoryOps, options.memory == "int8"),
+        (RefinedHead, refined),
     )  # fmt: skip
     bases: list[type] = [kind for kind, wanted in asked if wanted]
     return type("Lowering", (*bases, FusedOps), {})

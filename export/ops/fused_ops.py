@@ -122,8 +122,11 @@ class FusedOps(CompanionOps):
 
     def quantised_product(self, x: str, names: Sequence[str], bias: str | None) -> str:
         """``[B, S, inputs]`` by the named matrices, stacked along their outputs."""
-        blocks = self.blocks(names)
-        tensors = self.quantised_tensors("+".join(names), blocks, rows_shape=False)
+        return self.product_of_blocks(x, "+".join(names), self.blocks(names), bias)
+
+    def product_of_blocks(self, x: str, name: str, blocks: Blocks, bias: str | None) -> str:
+        """``[B, S, inputs]`` by a quantised matrix, held under ``name``."""
+        tensors = self.quantised_tensors(name, blocks, rows_shape=False)
         rows, columns = blocks.codes.shape
         inputs = [x, *tensors]
         if bias is not None:

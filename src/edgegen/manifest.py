@@ -19,6 +19,7 @@ SCHEMA_VERSION = "2.0"
 CacheKind = Literal["none", "append", "in_place", "stateful", "recurrent"]
 RowIndependence = Literal["bit", "rounding"]
 MemoryFormat = Literal["fp32", "int8"]
+HeadFormat = Literal["full", "refined"]
 # How ports of a cache in place begin.
 CACHE_PORTS = ("key_cache_", "value_cache_")
 
@@ -69,6 +70,8 @@ class Precision(Part, frozen=True, kw_only=True):
 
     ``qdq``: weights of 8 bits and activations of 16, scales of both fixed at the export.
     ``memory``: how ``encode`` leaves keys and values of the source and ``decode`` reads them.
+    ``head``: how ``decode`` reads its output table; ``refined`` is in 4 bits first and again in
+    the weights' own for the words that come out on top, so other logits are those of 4 bits.
     """
 
     weight_format: Literal["fp32", "fp16", "bf16", "int8", "int4", "qdq"]
@@ -76,6 +79,7 @@ class Precision(Part, frozen=True, kw_only=True):
     symmetric: bool = True
     rows: RowIndependence = "bit"
     memory: MemoryFormat = "fp32"
+    head: HeadFormat = "full"
     requantised: Count = 0  # matrices that were already quantised and had to be quantised anew
     imported: Count = 0  # matrices whose quantised codes were taken over exactly
 
@@ -298,6 +302,7 @@ class Parity(Part, frozen=True, kw_only=True):
     weight_format: str
     memory: MemoryFormat = "fp32"
     cache: MemoryFormat = "fp32"
+    head: HeadFormat = "full"
     skipped: bool = False
     reference: str = ""
     max_error: Magnitude = 0.0
@@ -360,11 +365,13 @@ class Manifest(Part, frozen=True, kw_only=True):
 
 
 def held_as(numbers: Precision | Parity) -> str:
-    """``int8``, and where the memory is narrower than usual ``int8, memory int8``."""
-    narrow = {"memory": numbers.memory}
+    """``int8``, and what is held otherwise than usual: ``int8, memory int8, head refined``."""
+    parts = {"memory": numbers.memory}
     if isinstance(numbers, Parity):
-        narrow["cache"] = numbers.cache
-    told = [f"{part} {held}" for part, held in narrow.items() if held != "fp32"]
+        parts["cache"] = numbers.cache
+    told = [f"{part} {held}" for part, held in parts.items() if held != "fp32"]
+    if numbers.head != "full":
+        told.append(f"head {numbers.head}")
     return ", ".join([numbers.weight_format, *told])
 
 

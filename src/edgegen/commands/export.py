@@ -133,6 +133,17 @@ Integer = Annotated[
         rich_help_panel=WEIGHTS,
     ),
 ]
+Head = Annotated[
+    str,
+    Option(
+        "--head",
+        metavar="FORMAT",
+        help="How a decoder reads its output table, the largest matrix of a small model: full, or "
+        "refined, which reads it in 4 bits and the 16 words that come out on top once more in the "
+        "weights' own. ONNX in int8 or fp32, on the CPU.",
+        rich_help_panel=WEIGHTS,
+    ),
+]
 Shortlist = Annotated[
     bool,
     Option(
@@ -241,6 +252,7 @@ def export(
     memory: Memory = "fp32",
     kv_cache: KvCache = "fp32",
     integer: Integer = "",
+    head: Head = "full",
     shortlist: Shortlist = False,
     static: Static = None,
     sizes: Sizes = None,
@@ -267,6 +279,7 @@ def export(
         memory=memory,  # type: ignore[arg-type]
         kv_cache=kv_cache,  # type: ignore[arg-type]
         integer=words(integer),
+        head=head,  # type: ignore[arg-type]
         shortlist=shortlist,
         static=static_sizes(static, sizes or ()),
         calibration=read_prompts(calibration),
