@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from .models import BOTH, CACHE, ENCODER, INTEGERS, MEMORY, WEIGHTS, WORDS
+from .models import BOTH, CACHE, ENCODER, INTEGERS, MEMORY, REFINED, WEIGHTS, WORDS
 from .works import Contestant
 
 TEXT = "peers.adapters.edgegen_text"
@@ -19,6 +19,7 @@ LABELS = {
     CACHE: ("cache8", "the text's own keys and values held in 8 bits"),
     ENCODER: ("integer encoder", "the encoder's activations in 8 bits by row"),
     INTEGERS: ("integers", "activations in 8 bits by row, weights by channel"),
+    REFINED: ("refined head", "the output table in 4 bits, the words on top again in 8"),
     WORDS: ("shortlist", "chooses among the words of a lexical shortlist"),
 }
 CTRANSLATE2 = "CTranslate2 int8"
@@ -122,12 +123,15 @@ def eight_bits(source: str) -> tuple[Contestant, ...]:
     same encoded by OpenVINO."""
     narrow = [edgegen(source, "ort-cpu", *kind) for kind in WEIGHTS if kind[0] in ("int8", "int4")]
     exact, *others = narrow
+    eight = [one for one in narrow if "int8" in one.name]
     return (
         *(having(one, MEMORY) for one in narrow),
         *(having(one, MEMORY, CACHE, ENCODER) for one in others),
         having(exact, MEMORY, CACHE, INTEGERS),
         having(placed(exact), MEMORY),
         *(having(placed(one), MEMORY, CACHE) for one in others),
+        *(having(one, MEMORY, CACHE, ENCODER, REFINED) for one in eight),
+        *(having(placed(one), MEMORY, CACHE, REFINED) for one in eight),
     )
 
 
@@ -189,6 +193,9 @@ def speakers() -> tuple[Contestant, ...]:
         having(placed(speech("ort-cpu", "int8")), MEMORY),
         having(placed(speech("ort-cpu", "int8", 128)), MEMORY),
         having(placed(speech("ort-cpu", "int4")), MEMORY),
+        having(speech("ort-cpu", "int8"), MEMORY, ENCODER, REFINED),
+        having(placed(speech("ort-cpu", "int8")), MEMORY, REFINED),
+        having(placed(speech("ort-cpu", "int8", 128)), MEMORY, REFINED),
         speech("ov-cpu", "int8"),
         fast(speech("ov-cpu", "int8")),
         fast(speech("ov-cpu", "int4")),

@@ -186,10 +186,10 @@ def bundle(
 # Graphs for each engine in one bundle.
 BOTH = "both"
 # What bundles may have besides, as their names end: the source and the text's own rows in 8 bits,
-# products of integers in the encoder or in both, a shortlist.
+# products of integers in the encoder or in both, a shortlist, an output table read twice.
 MEMORY, CACHE = "-memory8", "-cache8"
 ENCODER, INTEGERS = "-encoder", "-integers"
-WORDS = "-words"
+WORDS, REFINED = "-words", "-refined"
 # What edgegen exports: weights and the block that shares a scale.
 WEIGHTS = (("fp32", 32), ("bf16", 32), ("int8", 32), ("int8", 128), ("int4", 32), ("int4", 128))
 SOURCES = {
@@ -206,12 +206,15 @@ FURTHER: dict[str, tuple[str, ...]] = {
     ENCODER: ("--integer", "encode"),
     INTEGERS: ("--integer", "encode,decode"),
     WORDS: ("--shortlist",),
+    REFINED: ("--head", "refined"),
 }
+# What a bundle cannot be at once.
+APART = ({ENCODER, INTEGERS}, {INTEGERS, REFINED}, {WORDS, REFINED})
 SUBSETS = [
     kinds
     for size in range(len(FURTHER))
     for kinds in combinations(FURTHER, size)
-    if not {ENCODER, INTEGERS} <= {*kinds}
+    if not any(pair <= {*kinds} for pair in APART)
 ]
 BUNDLES = {
     f"{name}.{form}-{weights}-{group}{''.join(kinds)}": Recipe(

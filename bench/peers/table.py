@@ -21,7 +21,7 @@ from .contestants import (
     speculated,
     speech_peers,
 )
-from .models import INTEGERS, WEIGHTS, WORDS
+from .models import INTEGERS, REFINED, WEIGHTS, WORDS
 from .protocol import Request
 from .works import Contestant, Work
 
@@ -57,6 +57,11 @@ def t5(source: int, count: int) -> Work:
 def whole(model: str) -> Contestant:
     """All in integers."""
     return having(edgegen(model, "ort-cpu", "int8"), INTEGERS)
+
+
+def refined(model: str, group: int = 32) -> Contestant:
+    """In 8 bits, but for what the output table says first."""
+    return having(edgegen(model, "ort-cpu", "int8", group), REFINED)
 
 
 def beams() -> Work:
@@ -106,7 +111,15 @@ def proofreader() -> Work:
         name="real-t5",
         title=f"A T5 that corrects English, 8 M parameters: {REAL} sentences to their own end",
         group="real-t5",
-        contestants=(*seq2seq_peers("proofread"), *everywhere("proofread"), rows, *drafted),
+        contestants=(
+            *seq2seq_peers("proofread"),
+            *everywhere("proofread"),
+            rows,
+            *drafted,
+            refined("proofread"),
+            refined("proofread", 128),
+            speculated(refined("proofread"), "auto"),
+        ),
         requests=lambda: {
             "texts": Request(sources=inputs.misspelt(REAL), new_tokens=128, ends=True)
         },
@@ -170,6 +183,7 @@ def translation(name: str, title: str, request: Request) -> Work:
     eight = edgegen("firefox", "ort-cpu", "int8")
     ours += [having(eight, INTEGERS), having(eight, INTEGERS, WORDS)]
     ours += [having(edgegen("firefox", "ort-cpu", kind), WORDS) for kind in ("int8", "int4")]
+    ours += [refined("firefox"), refined("firefox", 128)]
     wide = edgegen("firefox", "ov-cpu", "int8")
     others = [fast(wide), wide, having(wide, WORDS)]
     return Work(
@@ -186,6 +200,7 @@ def translation(name: str, title: str, request: Request) -> Work:
 def causal() -> Work:
     ours = [edgegen("smollm2", "ort-cpu", weights) for weights in ("fp32", "int8", "int4")]
     ours += [edgegen("smollm2", "ort-cpu", "int4", 128), edgegen("smollm2", "ov-cpu", "int8")]
+    ours += [refined("smollm2")]
     ours += [fast(edgegen("smollm2", "ov-cpu", "int8")), fast(edgegen("smollm2", "ov-cpu", "int4"))]
     return Work(
         name="smollm2",
