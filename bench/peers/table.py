@@ -21,7 +21,7 @@ from .contestants import (
     speculated,
     speech_peers,
 )
-from .models import INTEGERS, REFINED, WEIGHTS, WORDS
+from .models import ENCODER, INTEGERS, REFINED, WEIGHTS, WORDS
 from .protocol import Request
 from .works import Contestant, Work
 
@@ -179,11 +179,18 @@ def transcripts() -> Work:
 
 
 def translation(name: str, title: str, request: Request) -> Work:
+    eight, wider = (edgegen("firefox", "ort-cpu", "int8", group) for group in (32, 128))
+    more = (
+        (INTEGERS,),
+        (INTEGERS, WORDS),
+        (WORDS,),
+        (ENCODER, WORDS),
+        (REFINED,),
+        (ENCODER, REFINED),
+    )
     ours = [edgegen("firefox", "ort-cpu", weights) for weights in ("fp32", "int8", "int4")]
-    eight = edgegen("firefox", "ort-cpu", "int8")
-    ours += [having(eight, INTEGERS), having(eight, INTEGERS, WORDS)]
-    ours += [having(edgegen("firefox", "ort-cpu", kind), WORDS) for kind in ("int8", "int4")]
-    ours += [refined("firefox"), refined("firefox", 128)]
+    ours += [having(eight, *kinds) for kinds in more]
+    ours += [having(edgegen("firefox", "ort-cpu", "int4"), WORDS), having(wider, ENCODER, REFINED)]
     wide = edgegen("firefox", "ov-cpu", "int8")
     others = [fast(wide), wide, having(wide, WORDS)]
     return Work(
