@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -18,15 +18,16 @@ from test_integer_products import DECODERS, rows_of
 from tiny_families import CASES, tokenizer, write_bundle
 from tiny_modernbert import encoder
 
-from edgegen import load
+from edgegen import Pipeline, load
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import ExportError, ParityError
+from edgegen.export.build import export
 from edgegen.export.checkpoint import Weight
 from edgegen.export.families import family_of
 from edgegen.export.formats.weight_file import WeightFile
 from edgegen.export.ops.refined_head import REFINED, RefinedHead, check_head
-from edgegen.export.options import ExportOptions
+from edgegen.export.options import HEADS, ExportOptions
 from edgegen.export.parity import Gate, judge
 from edgegen.export.quantisers.base import Quantiser
 from edgegen.graph import Graph, Port
@@ -34,6 +35,7 @@ from edgegen.manifest import held_as
 from edgegen.runtime.engine import Engine
 from edgegen.runtime.options import GenerationOptions
 
+ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]
 VOCABULARY, WIDTH = 500, 64
 Engines = Callable[..., Engine]
@@ -181,3 +183,37 @@ def test_rows_that_4_bits_do_not_hold_are_refused(tmp_path: Path) -> None:
         write_bundle(
             tmp_path / "b", "t5-tied", weight_format="int8", head="refined", d_model=24, d_kv=8
         )
+
+
+@pytest.mark.real
+def test_a_real_table_of_32_000_words_puts_the_same_word_first(tmp_path: Path) -> None:
+    """Step by step along the whole table's own texts; where another comes first, two nearly tie."""
+    sentences = (ROOT / "bench" / "sentences.txt").read_text(encoding="utf-8").splitlines()[:80]
+    said: dict[str, Any] = {"model": "pypi:firefox-en-pt", "weight_format": "int8"}
+    opened: list[Pipeline] = []
+    for head in HEADS:
+        folder = tmp_path / head
+        export(ExportOptions(output=folder, head=head, parity=False, **said))
+        opened.append(load(folder, "ort-cpu"))
+    steps = others = 0
+    with opened[0], opened[1]:
+        for text in sentences:
+            tokens = opened[0].generate(text, GenerationOptions(draft="none")).tokens
+            full, refined = (logits_of(one, text, tokens) for one in opened)
+            first = full.argmax(-1)
+            assert first.tolist() == list(tokens)
+            steps += len(tokens)
+            for row in np.flatnonzero(refined.argmax(-1) != first):
+                others += 1
+                second = np.sort(full[row])[-2]
+                assert full[row].max() - second <= 0.02 * np.abs(full[row]).max()
+    assert steps > 800 and others <= 0.005 * steps
+
+
+def logits_of(pipeline: Pipeline, text: str, tokens: Sequence[int]) -> Floats:
+    """``[tokens, vocabulary]`` along a text."""
+    task, manifest = cast(Any, pipeline.task), pipeline.bundle.manifest
+    source = [*task.source.encode(text), *manifest.generation.source_suffix]
+    decoder = pipeline.engine.decoder(pipeline.engine.remember_ids(source))
+    fed = [*manifest.generation.start, *tokens[:-1]]
+    return decoder.forward(fed, first_row=len(fed) - len(tokens)).logits.copy()
