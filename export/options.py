@@ -27,6 +27,7 @@ INTEGER = ("encode", "decode")
 MEMORIES: tuple[MemoryFormat, ...] = ("fp32", "int8")
 HEADS: tuple[HeadFormat, ...] = ("full", "refined")
 MOST_STATIC = 2**15
+LEAST_GROUP, MOST_GROUP = 16, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +166,10 @@ class ExportOptions:
         if self.weight_format == "qdq" and (self.static is None or self.formats != ("onnx",)):
             faults.append("qdq is of ONNX graphs of fixed sizes (use --format onnx --static ...)")
         size = self.group_size
-        if size < 16 or size & (size - 1) or size > 1024:
-            faults.append(f"group size {size} (use a power of two from 16 to 1024)")
+        if size < LEAST_GROUP or size & (size - 1) or size > MOST_GROUP:
+            faults.append(
+                f"group size {size} (use a power of two from {LEAST_GROUP} to {MOST_GROUP})"
+            )
         if not 0.0 <= self.min_agreement <= 1.0:
             faults.append(f"min agreement {self.min_agreement} (use 0 to 1)")
         if faults:
@@ -195,16 +198,27 @@ class ExportOptions:
         if self.head == "full":
             return []
         faults: list[str] = []
-        if self.weight_format not in ("fp32", "int8") or "onnx" not in self.formats:
+        if self.weight_format not in ("fp32", "int8"):
             faults.append(
-                "a refined head is of ONNX graphs in fp32 or int8 (use --format onnx "
+                f"a refined head is of weights in fp32 or int8, not {self.weight_format} (use "
                 "--weight-format int8, or no --head)"
             )
-        if self.shortlist or "decode" in self.integer or self.static is not None:
+        if "onnx" not in self.formats:
             faults.append(
-                "a refined head is of decoders of any size that read a whole table in blocks (use "
-                "no --shortlist, no --integer decode and no --static, or no --head)"
+                f"a refined head is of ONNX graphs, not {','.join(self.formats)} (use --format "
+                "onnx, or no --head)"
             )
+        against = {
+            "--shortlist": self.shortlist,
+            "--integer decode": "decode" in self.integer,
+            "--static": self.static is not None,
+        }
+        faults += [
+            f"a refined head and {other} read the output table each in their own way (leave "
+            "one of them out)"
+            for other, asked in against.items()
+            if asked
+        ]
         return faults
 
     def _cache_faults(self) -> list[str]:

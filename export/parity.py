@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -25,7 +25,7 @@ from edgegen.manifest import Parity, PromptParity, Variant, held_as
 
 from .checkpoint import TokenizerFiles
 from .families.base import Family
-from .options import ExportOptions
+from .options import LEAST_GROUP, ExportOptions
 from .reference import Logits, Reference, reference_of
 from .stepper import Stepper, memory_of
 
@@ -197,9 +197,23 @@ def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its tok
         raise ParityError(
             f"{parity.format} {held_as(parity)}: {agrees} as the checkpoint does at "
             f"{parity.agreement:.1%}, needed {options.min_agreement:.0%}, worst {where} "
-            f"({worst.agreement:.0%}); use int8, a smaller --group-size, "
-            "keys and values in fp32, or lower --min-agreement."
+            f"({worst.agreement:.0%}); use {' or '.join(nearer(parity, options))}."
         )
+
+
+def nearer(parity: Parity, options: ExportOptions) -> Iterator[str]:
+    """What would bring such graphs nearer to the checkpoint, and how to have them as they are."""
+    if parity.head != "full":
+        yield "no --head"
+    if "int8" in (parity.memory, parity.cache):
+        yield "keys and values in fp32"
+    if options.integer:
+        yield "no --integer"
+    if parity.weight_format == "int4":
+        yield "int8"
+    if parity.weight_format in ("int8", "int4") and options.group_size > LEAST_GROUP:
+        yield "a smaller --group-size"
+    yield "a lower --min-agreement"
 
 
 def worst(checks: Sequence[Parity]) -> Parity:
@@ -213,9 +227,9 @@ def worst(checks: Sequence[Parity]) -> Parity:
 
 
 def one_each(checks: Sequence[Parity]) -> list[Parity]:
-    """A record for each weight format, in the order they come."""
-    formats = dict.fromkeys(parity.weight_format for parity in checks)
-    return [worst([one for one in checks if one.weight_format == kind]) for kind in formats]
+    """A record for each way of holding weights, keys and head, in the order they come."""
+    kinds = dict.fromkeys(map(held_as, checks))
+    return [worst([one for one in checks if held_as(one) == kind]) for kind in kinds]
 
 
 def relative(found: Logits, truth: Logits) -> float:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -27,8 +28,8 @@ from edgegen.export.checkpoint import Weight
 from edgegen.export.families import family_of
 from edgegen.export.formats.weight_file import WeightFile
 from edgegen.export.ops.refined_head import REFINED, RefinedHead, check_head
-from edgegen.export.options import HEADS, ExportOptions
-from edgegen.export.parity import Gate, judge
+from edgegen.export.options import HEADS, ExportOptions, StaticSizes
+from edgegen.export.parity import Gate, judge, one_each
 from edgegen.export.quantisers.base import Quantiser
 from edgegen.graph import Graph, Port
 from edgegen.manifest import held_as
@@ -150,18 +151,27 @@ def test_float_weights_are_held_to_tokens_then(tmp_path: Path) -> None:
             judge(parity, strict)
     else:
         judge(parity, strict)
+    poor = msgspec.structs.replace(parity, agreement=0.5)
+    with pytest.raises(ParityError, match=r"; use no --head or a lower --min-agreement\.$"):
+        judge(poor, strict)
+    full = msgspec.structs.replace(parity, head="full", agreement=1.0)
+    assert one_each([poor, full, parity]) == [
+        msgspec.structs.replace(poor, max_error=parity.max_error),
+        full,
+    ]
 
 
 @pytest.mark.parametrize(
     ("said", "line"),
     [
         ({"head": "coarse"}, "unknown head 'coarse'"),
-        ({"head": "refined", "weight_format": "int4"}, "of ONNX graphs in fp32 or int8"),
-        ({"head": "refined", "formats": ("openvino",)}, "of ONNX graphs in fp32 or int8"),
-        ({"head": "refined", "shortlist": True}, "no --shortlist"),
+        ({"head": "refined", "weight_format": "int4"}, "in fp32 or int8, not int4"),
+        ({"head": "refined", "formats": ("openvino",)}, "of ONNX graphs, not openvino"),
+        ({"head": "refined", "shortlist": True}, "a refined head and --shortlist read"),
+        ({"head": "refined", "static": StaticSizes()}, "a refined head and --static read"),
         (
             {"head": "refined", "weight_format": "int8", "integer": ("decode",)},
-            "no --integer decode",
+            "a refined head and --integer decode read",
         ),
     ],
 )

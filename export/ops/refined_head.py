@@ -3,7 +3,8 @@ the words those put first once more in the weights' own.
 
 The table is the largest matrix of a small decoder, and a token is chosen among its first few rows
 (SVD-softmax: Shim et al., NeurIPS 2017, which previews by fewer columns where this does by fewer
-bits). Logits of other words keep their 4 bits, so what is chosen far from the top is another's.
+bits). Words on top are multiplied without rounding activations, which the kernel for whole tables
+does. Logits of other words keep their 4 bits.
 """
 
 from __future__ import annotations
@@ -39,10 +40,15 @@ class RefinedHead(FusedOps):
         return self.node("ScatterElements", [coarse, words, fine], axis=-1)
 
     def coarse(self, table: str) -> Blocks:
+        """The table in 4 bits, in blocks as the graph's other matrices have."""
         block, symmetric = DENSE_BLOCK, True
         if self.quantiser is not None:
             block, symmetric = self.quantiser.block, self.quantiser.symmetric
-        return Quantiser(COARSE_BITS, block, symmetric).quantise(self.weights[table])
+        quantiser = Quantiser(COARSE_BITS, block, symmetric)
+        found = quantiser.quantise(self.weights[table])
+        if self.quantiser is not None:
+            self.quantiser.tally.requantised |= quantiser.tally.requantised
+        return found
 
 
 def check_head(family: Family) -> None:

