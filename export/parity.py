@@ -39,6 +39,10 @@ LAST = 0.05
 # change with a call's rows and with the rows that stand, at powers of two above all.
 ROWS = 36
 CALLS: Mapping[int, tuple[int, ...]] = {0: (2, 5, 17), 3: (2, 13, 33), 8: (8, 16), 15: (9, 20)}
+# Scores of a head of more numbers are summed in one go up to 64 keys and in parts beyond (mlas,
+# sgemm.cpp, strides of K and N), so calls that go from one to the other are looked at too.
+WIDE_HEAD, WIDE_ROWS = 128, 76
+WIDE_CALLS: Mapping[int, tuple[int, ...]] = {56: (8, 16), 60: (8,), 66: (8,)}
 
 
 @dataclass(frozen=True)
@@ -135,19 +139,27 @@ class Gate:
     def _rows(self, example: Example, sessions: Mapping[str, Session], variant: Variant) -> float:
         """Rows in calls of many sizes against the same rows one at a time."""
         known = [*example.prompt, *example.answer[:-1]]
-        room = min(ROWS, self.family.generation().max_positions or ROWS)
+        most, sizes = rows_looked_at(self.family.shape.head_dim)
+        room = min(most, self.family.generation().max_positions or most)
         tokens = [token for _, token in zip(range(room), cycle(known), strict=False)]
         stepper = self._stepper(example, sessions, variant, room + max(CALLS[3]))
         many: list[tuple[int, Logits]] = []
         alone: list[Logits] = []
         for at, token in enumerate(tokens):
-            calls = [tokens[at : at + n] for n in CALLS.get(at, ()) if at + n <= room]
+            calls = [tokens[at : at + n] for n in sizes.get(at, ()) if at + n <= room]
             many += [(at, stepper.decode(call, stand=False)) for call in calls]
             for call in calls[-1:]:  # as prompts are fed
                 check_last(stepper.decode(call, stand=False, last=True), many[-1][1])
             alone.append(stepper.decode([token]))
         truth = np.concatenate(alone)
         return max(relative(rows, truth[at : at + len(rows)]) for at, rows in many)
+
+
+def rows_looked_at(head_dim: int) -> tuple[int, Mapping[int, tuple[int, ...]]]:
+    """How many rows are computed alone, and the sizes of the calls that begin at one of them."""
+    if head_dim <= WIDE_HEAD:
+        return ROWS, CALLS
+    return WIDE_ROWS, {**CALLS, **WIDE_CALLS}
 
 
 def check_last(alone: Logits, rows: Logits) -> None:
