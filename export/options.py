@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -124,19 +124,15 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         faults: list[str] = []
-        faults += [
-            unknown("format", kind, list(FORMATS)).rstrip(".")
-            for kind in self.formats
-            if kind not in FORMATS
-        ]
+        faults += [strange("format", kind, FORMATS) for kind in self.formats if kind not in FORMATS]
         faults += [f"unknown tap {t!r} (use {', '.join(TAPS)})" for t in self.taps if t not in TAPS]
         if self.taps and "onnx" not in self.formats:
             faults.append("taps are made in ONNX graphs only (use --format onnx, or no --taps)")
         faults += self._cache_faults()
         if self.memory not in MEMORIES:
-            faults.append(unknown("memory", self.memory, list(MEMORIES)).rstrip("."))
+            faults.append(strange("memory", self.memory, MEMORIES))
         if self.kv_cache not in MEMORIES:
-            faults.append(unknown("kv cache", self.kv_cache, list(MEMORIES)).rstrip("."))
+            faults.append(strange("kv cache", self.kv_cache, MEMORIES))
         in_place = "onnx" in self.formats and (not self.caches or "in_place" in self.caches)
         if self.kv_cache == "int8" and (self.static is not None or not in_place):
             faults.append(
@@ -156,8 +152,7 @@ class ExportOptions:
         if not self.formats:
             faults.append("no format (use onnx, openvino or both)")
         if self.weight_format not in WEIGHT_FORMATS:
-            names: list[str] = list(WEIGHT_FORMATS)
-            faults.append(unknown("weight format", self.weight_format, names).rstrip("."))
+            faults.append(strange("weight format", self.weight_format, WEIGHT_FORMATS))
         if self.weight_format == "bf16" and "onnx" in self.formats:
             faults.append(
                 "bf16 has no kernels in ONNX Runtime's CPU provider (use --format openvino, "
@@ -177,9 +172,7 @@ class ExportOptions:
 
     def _integer_faults(self) -> list[str]:
         faults = [
-            unknown("integer graph", name, list(INTEGER)).rstrip(".")
-            for name in self.integer
-            if name not in INTEGER
+            strange("integer graph", name, INTEGER) for name in self.integer if name not in INTEGER
         ]
         if len(set(self.integer)) < len(self.integer):
             faults.append(f"integer {','.join(self.integer)} (use each once)")
@@ -194,7 +187,7 @@ class ExportOptions:
 
     def _head_faults(self) -> list[str]:
         if self.head not in HEADS:
-            return [unknown("head", self.head, list(HEADS)).rstrip(".")]
+            return [strange("head", self.head, HEADS)]
         if self.head == "full":
             return []
         faults: list[str] = []
@@ -223,11 +216,7 @@ class ExportOptions:
 
     def _cache_faults(self) -> list[str]:
         known = list(dict.fromkeys(kind for kinds in CACHES.values() for kind in kinds))
-        faults = [
-            unknown("cache", kind, list[str](known)).rstrip(".")
-            for kind in self.caches
-            if kind not in known
-        ]
+        faults = [strange("cache", kind, known) for kind in self.caches if kind not in known]
         if len(set(self.caches)) < len(self.caches):
             faults.append(f"caches {', '.join(self.caches)} (use each once)")
         for kind in self.caches:
@@ -246,3 +235,8 @@ class ExportOptions:
         if self.symmetric is not None:
             return self.symmetric
         return self.weight_format != "int4" or self.static is not None
+
+
+def strange(what: str, said: str, known: Iterable[str]) -> str:
+    """A word that is not known, as one of several faults."""
+    return unknown(what, said, [*known]).rstrip(".")

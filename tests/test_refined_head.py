@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,16 +19,15 @@ from test_integer_products import DECODERS, rows_of
 from tiny_families import CASES, tokenizer, write_bundle
 from tiny_modernbert import encoder
 
-from edgegen import Pipeline, load
+from edgegen import load
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import ExportError, ParityError
-from edgegen.export.build import export
 from edgegen.export.checkpoint import Weight
 from edgegen.export.families import family_of
 from edgegen.export.formats.weight_file import WeightFile
 from edgegen.export.ops.refined_head import REFINED, RefinedHead, check_head
-from edgegen.export.options import HEADS, ExportOptions, StaticSizes
+from edgegen.export.options import ExportOptions, StaticSizes
 from edgegen.export.parity import Gate, judge, one_each
 from edgegen.export.quantisers.base import Quantiser
 from edgegen.graph import Graph, Port
@@ -36,19 +35,28 @@ from edgegen.manifest import held_as
 from edgegen.runtime.engine import Engine
 from edgegen.runtime.options import GenerationOptions
 
-ROOT = Path(__file__).resolve().parent.parent
 Floats = NDArray[np.float32]
 VOCABULARY, WIDTH = 500, 64
+Bundles = Callable[..., Path]
 Engines = Callable[..., Engine]
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> Engines:
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Bundles:
     @cache
-    def engine(name: str, weights: str = "int8", head: str = "refined") -> Engine:
+    def bundle(name: str, weights: str = "int8", head: str = "refined") -> Path:
         said: dict[str, Any] = {"head": head, "weight_format": weights}
-        bundle = write_bundle(tmp_path_factory.mktemp("refined") / "b", name, **said)
-        return Engine(Bundle.open(bundle), device_named("ort-cpu"), DeviceOptions())
+        return write_bundle(tmp_path_factory.mktemp("refined") / "b", name, **said)
+
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def engines(bundles: Bundles) -> Engines:
+    @cache
+    def engine(name: str, **said: str) -> Engine:
+        bundle = Bundle.open(bundles(name, **said))
+        return Engine(bundle, device_named("ort-cpu"), DeviceOptions())
 
     return engine
 
@@ -121,9 +129,8 @@ def test_only_the_decoder_is_told_to_have_one(engines: Engines) -> None:
 
 @pytest.mark.parametrize("name", ["t5-tied", "marian-ssru", "llama-grouped"])
 @pytest.mark.parametrize("draft", ["lookup", "suffix"])
-def test_drafts_change_no_text(name: str, draft: str, engines: Engines, tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "b", name, weight_format="int8", head="refined")
-    with load(bundle, "ort-cpu") as pipeline:
+def test_drafts_change_no_text(name: str, draft: str, bundles: Bundles) -> None:
+    with load(bundles(name), "ort-cpu") as pipeline:
         for seed, sampled in ((0, False), (7, True)):
             said: dict[str, Any] = {"max_new_tokens": 24, "do_sample": sampled, "seed": seed}
             texts = [
@@ -134,11 +141,9 @@ def test_drafts_change_no_text(name: str, draft: str, engines: Engines, tmp_path
             assert len(texts[0].tokens) > 1
 
 
-def test_float_weights_are_held_to_tokens_then(tmp_path: Path) -> None:
+def test_float_weights_are_held_to_tokens_then(bundles: Bundles, tmp_path: Path) -> None:
     """Logits far from the top are those of 4 bits, which no tolerance of float32 allows."""
-    bundle = Bundle.open(
-        write_bundle(tmp_path / "b", "t5-tied", weight_format="fp32", head="refined")
-    )
+    bundle = Bundle.open(bundles("t5-tied", weights="fp32"))
     made = replace(CASES["t5-tied"].make(), tokenizers={"source": tokenizer(True)})
     family = family_of(made)[1]
     gate = Gate(family, ExportOptions(model="tiny", output=tmp_path, min_agreement=0))
@@ -193,37 +198,3 @@ def test_rows_that_4_bits_do_not_hold_are_refused(tmp_path: Path) -> None:
         write_bundle(
             tmp_path / "b", "t5-tied", weight_format="int8", head="refined", d_model=24, d_kv=8
         )
-
-
-@pytest.mark.real
-def test_a_real_table_of_32_000_words_puts_the_same_word_first(tmp_path: Path) -> None:
-    """Step by step along the whole table's own texts; where another comes first, two nearly tie."""
-    sentences = (ROOT / "bench" / "sentences.txt").read_text(encoding="utf-8").splitlines()[:80]
-    said: dict[str, Any] = {"model": "pypi:firefox-en-pt", "weight_format": "int8"}
-    opened: list[Pipeline] = []
-    for head in HEADS:
-        folder = tmp_path / head
-        export(ExportOptions(output=folder, head=head, parity=False, **said))
-        opened.append(load(folder, "ort-cpu"))
-    steps = others = 0
-    with opened[0], opened[1]:
-        for text in sentences:
-            tokens = opened[0].generate(text, GenerationOptions(draft="none")).tokens
-            full, refined = (logits_of(one, text, tokens) for one in opened)
-            first = full.argmax(-1)
-            assert first.tolist() == list(tokens)
-            steps += len(tokens)
-            for row in np.flatnonzero(refined.argmax(-1) != first):
-                others += 1
-                second = np.sort(full[row])[-2]
-                assert full[row].max() - second <= 0.02 * np.abs(full[row]).max()
-    assert steps > 800 and others <= 0.005 * steps
-
-
-def logits_of(pipeline: Pipeline, text: str, tokens: Sequence[int]) -> Floats:
-    """``[tokens, vocabulary]`` along a text."""
-    task, manifest = cast(Any, pipeline.task), pipeline.bundle.manifest
-    source = [*task.source.encode(text), *manifest.generation.source_suffix]
-    decoder = pipeline.engine.decoder(pipeline.engine.remember_ids(source))
-    fed = [*manifest.generation.start, *tokens[:-1]]
-    return decoder.forward(fed, first_row=len(fed) - len(tokens)).logits.copy()

@@ -6,14 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tiny_families import CASES, VOCABULARY, tokenizer, write_bundle
+from test_rows import Model, drawn
+from tiny_families import CASES, tokenizer, write_bundle
 
 from edgegen.bundle import Bundle
-from edgegen.devices import DeviceOptions, device_named
 from edgegen.export.families import family_of
 from edgegen.export.options import ExportOptions
 from edgegen.export.parity import CALLS, Gate, rows_looked_at
-from edgegen.runtime.engine import Engine
 
 HEAD = 256
 
@@ -34,15 +33,12 @@ def test_the_gate_finds_what_such_calls_change(tmp_path: Path) -> None:
     assert family.shape.head_dim == HEAD
     parts = {name: one.variants[0] for name, one in bundle.manifest.components.items()}
     found = Gate(family, ExportOptions(model="tiny", output=tmp_path)).check(bundle.path, parts)
-    engine = Engine(bundle, device_named("ort-cpu"), DeviceOptions())
-    tokens = [int(i) for i in np.random.default_rng(0).integers(3, VOCABULARY, 72)]
-    decoder = engine.decoder(None)
-    alone: list[np.ndarray] = []
-    for token in tokens:
-        alone.append(decoder.forward([token]).logits[0].copy())
+    model, tokens = Model(bundle, "ort-cpu", threads=1), drawn(72, seed=2)
+    decoder = model.decoder()
+    for token in tokens[:48]:
+        decoder.forward([token])
         decoder.keep(decoder.length + 1)
-    decoder.keep(56)
-    together = decoder.forward(tokens[56:]).logits
-    differ = not np.array_equal(np.stack(alone[56:]), together)
+    assert decoder.length < 62 and decoder.length + 24 > 64
+    differ = not np.array_equal(model.alone(tokens)[48:], decoder.forward(tokens[48:]).logits)
     assert found.rows_error > 0 or not differ
     assert found.rows_error < 1e-4

@@ -123,7 +123,7 @@ def eight_bits(source: str) -> tuple[Contestant, ...]:
     same encoded by OpenVINO."""
     narrow = [edgegen(source, "ort-cpu", *kind) for kind in WEIGHTS if kind[0] in ("int8", "int4")]
     exact, *others = narrow
-    eight = [one for one in narrow if "int8" in one.name]
+    eight = [edgegen(source, "ort-cpu", *kind) for kind in WEIGHTS if kind[0] == "int8"]
     return (
         *(having(one, MEMORY) for one in narrow),
         *(having(one, MEMORY, CACHE, ENCODER) for one in others),

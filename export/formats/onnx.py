@@ -14,7 +14,7 @@ import onnx
 
 from edgegen.errors import ExportError
 from edgegen.graph import Graph, Port
-from edgegen.manifest import MemoryFormat, Precision, Variant
+from edgegen.manifest import HeadFormat, MemoryFormat, Precision, Variant
 
 from ..families.base import Family
 from ..ops.coded_rows import CodedRows, RowScales
@@ -118,7 +118,7 @@ class Graphs:
         held: MemoryFormat = "fp32" if scales is None else "int8"
         return Variant(
             format="onnx",
-            precision=msgspec.structs.replace(precision_of(options, self.quantiser), head=head),
+            precision=precision_of(options, self.quantiser, head),
             graph=graph,
             file=f"graphs/{self.folder.name}/{file_of(key)}",
             weights=(f"graphs/{self.folder.name}/weights.data",),
@@ -138,9 +138,7 @@ class Graphs:
             (self.folder / file_of("decode-calibration")).unlink()
 
     def counted(self, variant: Variant) -> Variant:
-        precision = msgspec.structs.replace(
-            precision_of(self.options, self.quantiser), head=variant.precision.head
-        )
+        precision = precision_of(self.options, self.quantiser, variant.precision.head)
         if variant.lowering == RowProducts.lowering:
             precision = msgspec.structs.replace(
                 precision, weight_format="int8", group_size=0, symmetric=True
@@ -200,7 +198,9 @@ def tap_port(graph: Graph, tap: str, width: int) -> Port:
     return Port(name=tap, dtype=dtype, shape=(*logits.shape[:-1], size))
 
 
-def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precision:
+def precision_of(
+    options: ExportOptions, quantiser: Quantiser | None, head: HeadFormat = "full"
+) -> Precision:
     """Rows count as independent up to rounding until the parity gate has seen them bit-equal."""
     if quantiser is None:
         wide = options.weight_format == "qdq"  # of static graphs only
@@ -208,6 +208,7 @@ def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precisi
             weight_format="fp32" if wide else options.weight_format,
             rows="rounding",
             memory=options.memory,
+            head=head,
         )
     return Precision(
         weight_format=options.weight_format,
@@ -215,6 +216,7 @@ def precision_of(options: ExportOptions, quantiser: Quantiser | None) -> Precisi
         symmetric=options.sym,
         rows="rounding",
         memory=options.memory,
+        head=head,
         imported=len(quantiser.tally.imported),
         requantised=len(quantiser.tally.requantised),
     )

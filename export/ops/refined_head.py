@@ -41,14 +41,18 @@ class RefinedHead(FusedOps):
 
     def coarse(self, table: str) -> Blocks:
         """The table in 4 bits, in blocks as the graph's other matrices have."""
-        block, symmetric = DENSE_BLOCK, True
-        if self.quantiser is not None:
-            block, symmetric = self.quantiser.block, self.quantiser.symmetric
-        quantiser = Quantiser(COARSE_BITS, block, symmetric)
+        quantiser = coarse_quantiser(self.quantiser)
         found = quantiser.quantise(self.weights[table])
         if self.quantiser is not None:
             self.quantiser.tally.requantised |= quantiser.tally.requantised
         return found
+
+
+def coarse_quantiser(like: Quantiser | None = None) -> Quantiser:
+    """Of a table whose graph's other matrices ``like`` quantises, or nothing does."""
+    if like is None:
+        return Quantiser(COARSE_BITS, DENSE_BLOCK, symmetric=True)
+    return Quantiser(COARSE_BITS, like.block, like.symmetric)
 
 
 def check_head(family: Family) -> None:
@@ -56,7 +60,7 @@ def check_head(family: Family) -> None:
     kind, shape = family.checkpoint.model_type, family.shape
     if "decode" not in family.graph_names():
         raise ExportError(f"head refined: a {kind} model has no decoder; leave --head out.")
-    if not Quantiser(COARSE_BITS, DENSE_BLOCK, True).takes((shape.vocabulary, shape.width)):
+    if not coarse_quantiser().takes((shape.vocabulary, shape.width)):
         raise ExportError(
             f"head refined: this {kind} model's output table has rows of {shape.width} numbers, "
             "which 4 bits do not hold (multiples of 16 from 32 on); leave --head out."
