@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -41,3 +43,35 @@ def tiny_speech_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_families import write_bundle
 
     return write_bundle(tmp_path_factory.mktemp("bundles") / "tiny-asr", "whisper")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle of a few hundred bytes, alone in its folder, for a test to break or replace."""
+    import tiny_bundle
+
+    tiny_bundle.write(tmp_path / "b")
+    return tmp_path / "b"
+
+
+@pytest.fixture(scope="session")
+def spm() -> bytes:
+    """A SentencePiece vocabulary of a few words, with Marian's ids."""
+    from source_files import spm_bytes
+
+    return spm_bytes()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command in this process: status, standard output, standard error."""
+    from edgegen.cli import main
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        capsys.readouterr()
+        status = main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    return call

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.export.checkpoint import Weight
+
 Numbers = NDArray[Any]
 CT2_TYPES = {"float32": 0, "int8": 1, "int16": 2, "int32": 3, "float16": 4}
 SPECIAL = (
@@ -350,3 +352,31 @@ def _gguf_shapes(architecture: str) -> dict[str, tuple[int, ...]]:
             biases = {"attn_q": (64,), "attn_k": (32,), "attn_v": (32,)}
             shapes |= {f"blk.{i}.{name}.bias": shape for name, shape in biases.items()}
     return shapes
+
+
+# Reading ----------------------------------------------------------------------------------------
+
+
+def assert_same(weights: Mapping[str, Weight], state: Mapping[str, Any]) -> None:
+    """The weights are the tensors of a state dict, name for name and bit for bit."""
+    assert set(weights) == set(state)
+    for name, tensor in state.items():
+        read = weights[name].read()
+        assert read.dtype == np.float32
+        assert read.shape == weights[name].shape == tuple(tensor.shape)
+        assert np.array_equal(read, tensor.numpy()), name
+
+
+def gguf_state(path: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Configuration and tensors as transformers reads them."""
+    import torch
+    import transformers
+    from transformers import modeling_gguf_pytorch_utils
+
+    made: Any = transformers.AutoModelForCausalLM
+    config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    with torch.device("meta"):
+        model = made.from_config(config)
+    loader: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    found = loader(str(path), return_tensors=True, model_to_load=model)
+    return config, found["tensors"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from chromium import Chromium, installed
-from test_profiles import made_up, request, step
+from made_up_profiles import made_up, request, step
 
 from edgegen.errors import InputError
 from edgegen.profiles import Profile

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_profiles import MACHINE, TWO, made_up, request, step
+from made_up_profiles import MACHINE, TWO, made_up, request, step
 
 from edgegen.cli import main
 from edgegen.errors import InputError, UnknownName

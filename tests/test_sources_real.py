@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from source_files import gguf_state
 
 from edgegen.export.checkpoint import Checkpoint
 from edgegen.export.sources import list_packages, load
@@ -101,19 +101,8 @@ def test_firefox_matrices_are_held_as_int8_exactly(pair: str) -> None:
         assert np.array_equal(weight.blocks().dense(), weight.read())
 
 
-def reference(path: Path) -> tuple[Any, dict[str, Any]]:
-    from transformers import modeling_gguf_pytorch_utils
-
-    config = transformers.AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    loader: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
-    found = loader(str(path), return_tensors=True, model_to_load=model)
-    return config, found["tensors"]
-
-
 def assert_as_transformers(checkpoint: Checkpoint, path: Path) -> None:
-    config, state = reference(path)
+    config, state = gguf_state(path)
     assert set(checkpoint.weights) == set(state)
     for name, tensor in state.items():
         weight = checkpoint.weights[name]
