@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,9 @@ from .device import DeviceOptions, Feeds, Limits, Placement, Session, Tensor
 # Ends and weights of a graph, before and after compiling.
 NOT_RUN = frozenset(("Constant", "Const", "Parameter", "Input", "Result", "Output"))
 _STALE: Tensor = np.empty(0)  # stands for a feed that was copied
+# OpenVINO puts the process's locale aside while it writes what it compiled: two at once put the
+# other's stand-in back for good, and all that is read from then on is ASCII.
+COMPILING = Lock()
 MISSING = "OpenVINO is not installed; pip install edgegen[openvino]"
 
 
@@ -313,9 +317,10 @@ def compile_session(
     def compiled(cache: Path | None = None) -> OvSession:
         chosen = {**properties, **({"CACHE_DIR": str(cache)} if cache else {})}
         try:
-            model = core.read_model(file, *weights)
-            prepare(model, variant)
-            graph = core.compile_model(model, place, chosen)
+            with COMPILING:
+                model = core.read_model(file, *weights)
+                prepare(model, variant)
+                graph = core.compile_model(model, place, chosen)
             read = Counter(str(op.get_type_name()) for op in model.get_ops())
             session = OvSession(graph, variant, device, file, place, read)
             where = session.places_used()

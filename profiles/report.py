@@ -14,7 +14,7 @@ from edgegen.errors import UnknownName
 from edgegen.registry import unknown
 
 from .record import Memory, Profile, Run
-from .summary import MB, Spread, Summary, Value
+from .summary import MB, Spread, Summary, Value, longest
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -214,8 +214,8 @@ def load_table(runs: Sequence[Run]) -> Table:
             subject.weight_format,
             _mb(subject.size),
             significant(1e3 * load.load_seconds),
-            significant(1e3 * sum(load.compile_seconds.values())),
-            significant(1e3 * sum(cached.values())) if cached else "-",
+            significant(1e3 * longest(load.compile_seconds)),
+            significant(1e3 * longest(cached)) if cached else "-",
             significant(1e3 * load.first_token_seconds) if load.first_token_seconds else "-",
             *_memory(load.after),
             _mb(peak),

@@ -9,6 +9,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -84,6 +85,7 @@ class Parts:
         self._sessions: dict[str, tuple[Session, Variant]] = {}
         self._retired: list[Session] = []
         self._lock = Lock()
+        self._making: dict[str, Lock] = {}  # a component is compiled once, whoever asks
         self._closed = False
         self._left: dict[str, list[Device]] = {}
         for name in names:
@@ -100,24 +102,22 @@ class Parts:
         found = self._sessions.get(name)
         if found is not None:
             return found
-        with self._lock:
-            if self._closed:
-                raise InputError("the pipeline is closed; load the bundle again.")
-            if name not in self._sessions:
-                start = perf_counter()
-                variant = self.variants[name]
-                self._sessions[name] = self._open(name, variant), variant
-                self.compile_seconds[name] = perf_counter() - start
-            return self._sessions[name]
+        with self._making.setdefault(name, Lock()):
+            while (found := self._sessions.get(name)) is None:
+                self._make(name)
+            return found
 
     def open(self, names: Sequence[str]) -> None:
-        """Compile these now, each on the first device that can."""
-        for name in names:
-            while name not in self._sessions:
-                try:
-                    self.session(name)
-                except PartFailed as failure:
-                    self.give_way(failure)
+        """Compile these now, side by side, each on the first device that can. Of several that
+        cannot be the first is told."""
+        with ThreadPoolExecutor(max(1, len(names) - 1), "edgegen-compile") as pool:
+            beside = [pool.submit(self._settle, name) for name in names[:-1]]
+            try:
+                for name in names[-1:]:
+                    self._settle(name)
+            finally:
+                for one in beside:
+                    one.result()
 
     def give_way(self, failure: PartFailed) -> None:
         """Put the part on the next device. Raises what the last one said where none is left."""
@@ -150,6 +150,28 @@ class Parts:
         return "decode" if component in self._trained else component.partition("+")[0]
 
     # ------------------------------------------------------------ a device
+
+    def _settle(self, name: str) -> None:
+        while name not in self._sessions:
+            try:
+                self.session(name)
+            except PartFailed as failure:
+                self.give_way(failure)
+
+    def _make(self, name: str) -> None:
+        """Compile a component where its part is now; nothing is kept if it left there meanwhile."""
+        with self._lock:
+            if self._closed:
+                raise InputError("the pipeline is closed; load the bundle again.")
+            variant, device = self.variants[name], self.devices[self.part_of(name)]
+        start = perf_counter()
+        session = self._open(name, variant, device)
+        with self._lock:
+            if not self._closed and self.devices[self.part_of(name)] is device:
+                self._sessions[name] = session, variant
+                self.compile_seconds[name] = perf_counter() - start
+                return
+        session.close()
 
     def _put(self, part: str, device: Device) -> None:
         """Choose a device for the part, ``device`` if it takes it, and its variants there."""
@@ -186,9 +208,8 @@ class Parts:
         self.fallbacks = (*self.fallbacks, note)
         return following
 
-    def _open(self, name: str, variant: Variant) -> Session:
+    def _open(self, name: str, variant: Variant, device: Device) -> Session:
         part = self.part_of(name)
-        device = self.devices[part]
 
         def compiled(variant: Variant) -> Session:
             file = self.bundle.file(variant.file)

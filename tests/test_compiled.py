@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 from tiny_families import write_bundle
 
 import edgegen
+from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions
 from edgegen.devices.compiled import NEW, SEAL, kept, key_of
+from edgegen.devices.openvino import compile_session
 from edgegen.devices.ov_cpu import OvCpu
 from edgegen.devices.ov_npu import OvNpu
 from edgegen.errors import DeviceError
@@ -217,3 +221,39 @@ def test_a_text_is_the_same_from_a_warm_a_cold_and_a_damaged_cache(tmp_path: Pat
         file.write_bytes(content[: len(content) // 2])
     assert text() == expected
     assert all(len(file.read_bytes()) == len(blobs[file]) for file in blobs)
+
+
+class Core:
+    """An OpenVINO that counts how many graphs it compiles at once, and has none to give."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def read_model(self, *_: object) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        sleep(0.02)
+
+    def compile_model(self, *_: object) -> None:
+        sleep(0.02)
+        self.now -= 1
+        raise RuntimeError("enough")
+
+
+def test_openvino_compiles_a_graph_at_a_time(tmp_path: Path) -> None:
+    """It puts the process's locale aside while it writes what it compiled (in ``cache_dir``): of
+    two at once one put the other's stand-in back, and all that was read from then on was ASCII."""
+    bundle = Bundle.open(write_bundle(tmp_path / "t5", "t5-tied", formats=("openvino",)))
+    variant, core = bundle.component("decode").variants[0], Core()
+
+    def compiled() -> None:
+        with pytest.raises(DeviceError, match="enough"):
+            compile_session(
+                core, bundle.file(variant.file), variant, "ov-cpu", "CPU", {}, {}, None,
+                prepare=lambda model, variant: None, alone=False,
+            )  # fmt: skip
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(compiled) for _ in range(4)]:
+            done.result()
+    assert core.most == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ import edgegen
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions
 from edgegen.devices.device import Feeds, Tensor
-from edgegen.devices.fake import FakeDevice, Faults
+from edgegen.devices.fake import FakeDevice, FakeSession, Faults
 from edgegen.devices.ort_cpu import OrtCpu
 from edgegen.devices.ov_cpu import OvCpu
 from edgegen.errors import DeviceError, InputError, UnknownName
+from edgegen.manifest import Variant
 from edgegen.runtime.engine import Engine
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.pipeline import Pipeline
@@ -154,6 +155,47 @@ def test_the_text_is_right_after_a_fallback(
     assert "decode" in {one.part for one in found.fallbacks}
     assert all("\n" not in one.reason and one.reason for one in found.fallbacks)
     assert found.warnings == ()
+
+
+class Together(FakeDevice):
+    """Compiles two graphs at once or none."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.barrier = Barrier(2, timeout=30)
+
+    def compile(self, file: Path, variant: Variant, options: DeviceOptions) -> FakeSession:
+        self.barrier.wait()
+        return super().compile(file, variant, options)
+
+
+def test_parts_are_compiled_side_by_side(both: Path, expected: edgegen.Result) -> None:
+    bundle = Bundle.open(both)
+    device = Together(real(bundle))
+    device.limits = replace(device.limits, formats=("onnx",))
+    with opened(both, device) as pipeline:
+        assert pipeline.engine.compile_seconds.keys() == {"encode", "decode"}
+        assert pipeline.generate(TEXT, PLAIN).text == expected.text
+
+
+def test_what_was_compiled_while_the_pipeline_closed_is_closed_too(
+    both: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, closed = Bundle.open(both), list[str]()
+    device = frail(bundle)
+    engine = Engine(bundle, device, DeviceOptions())
+    compile_graph = device.compile
+
+    def slow(file: Path, variant: Any, options: DeviceOptions) -> Any:
+        session = compile_graph(file, variant, options)
+        engine.close()
+        monkeypatch.setattr(session, "close", lambda: closed.append(variant.graph.name))
+        return session
+
+    monkeypatch.setattr(device, "compile", slow)
+    with pytest.raises(InputError, match="the pipeline is closed"):
+        engine.parts.session("decode")
+    assert closed == ["decode"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
