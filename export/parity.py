@@ -19,15 +19,17 @@ import msgspec
 import numpy as np
 
 from edgegen.devices import DeviceOptions, Session, device_named
+from edgegen.devices.device import Feeds
 from edgegen.errors import ExportError, ParityError
 from edgegen.frame import frame_of
-from edgegen.manifest import Parity, PromptParity, Variant, held_as
+from edgegen.manifest import Cache, Parity, PromptParity, Variant, held_as
 
 from .checkpoint import TokenizerFiles
 from .families.base import Family
+from .ops.companion_ops import keys_in_one_go
 from .options import LEAST_GROUP, ExportOptions
 from .reference import Logits, Reference, reference_of
-from .stepper import Stepper, memory_of
+from .stepper import Stepper, first_rows, memory_of
 
 DEVICES: Mapping[str, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
 # Largest logit difference over the largest logit, float32 against float32.
@@ -37,12 +39,9 @@ TOKENS = 24
 LAST = 0.05
 # Rows that are computed alone and again in calls: where a call begins, and sizes of it. Kernels
 # change with a call's rows and with the rows that stand, at powers of two above all.
-ROWS = 36
 CALLS: Mapping[int, tuple[int, ...]] = {0: (2, 5, 17), 3: (2, 13, 33), 8: (8, 16), 15: (9, 20)}
-# Scores of a head of more numbers are summed in one go up to 64 keys and in parts beyond (mlas,
-# sgemm.cpp, strides of K and N), so calls that go from one to the other are looked at too.
-WIDE_HEAD, WIDE_ROWS = 128, 76
-WIDE_CALLS: Mapping[int, tuple[int, ...]] = {56: (8, 16), 60: (8,), 66: (8,)}
+# Calls around a count of keys from which on scores are summed in another way, rows from it on.
+BESIDE: Mapping[int, tuple[int, ...]] = {-8: (8, 16), -4: (3, 8), -2: (8,), -1: (8,), 2: (8,)}
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,9 @@ class Gate:
         return memory_of(sessions, example.source) if self.family.shape.encoder else {}
 
     def _stepper(
-        self, example: Example, sessions: Mapping[str, Session], variant: Variant, rows: int
+        self, memory: Feeds, sessions: Mapping[str, Session], variant: Variant, rows: int
     ) -> Stepper:
-        memory, size = self._memory(example, sessions), self.family.shape.vocabulary
+        size = self.family.shape.vocabulary
         return Stepper(sessions["decode"], variant, memory, rows, vocabulary=size)
 
     def _prompt(
@@ -123,7 +122,8 @@ class Gate:
     ) -> PromptParity:
         """The prompt as one call, then the checkpoint's tokens one at a time."""
         tokens = [*example.prompt, *example.answer[:-1]]
-        stepper = self._stepper(example, sessions, variant, len(tokens))
+        memory = self._memory(example, sessions)
+        stepper = self._stepper(memory, sessions, variant, len(tokens))
         together = self.family.shape.bidirectional_prompt
         rows = [stepper.decode(example.prompt, together=together)]
         rows += [stepper.decode([token]) for token in example.answer[:-1]]
@@ -139,14 +139,17 @@ class Gate:
     def _rows(self, example: Example, sessions: Mapping[str, Session], variant: Variant) -> float:
         """Rows in calls of many sizes against the same rows one at a time."""
         known = [*example.prompt, *example.answer[:-1]]
-        most, sizes = rows_looked_at(self.family.shape.head_dim)
+        memory = self._memory(example, sessions)
+        sizes = calls_looked_at(variant.cache, first_rows(variant.cache, memory))
+        most = max(at + max(calls) for at, calls in sizes.items())
         room = min(most, self.family.generation().max_positions or most)
         tokens = [token for _, token in zip(range(room), cycle(known), strict=False)]
-        stepper = self._stepper(example, sessions, variant, room + max(CALLS[3]))
+        stepper = self._stepper(memory, sessions, variant, room + max(CALLS[3]))
         many: list[tuple[int, Logits]] = []
         alone: list[Logits] = []
         for at, token in enumerate(tokens):
-            calls = [tokens[at : at + n] for n in sizes.get(at, ()) if at + n <= room]
+            counts = {stepper.alike(n) for n in sizes.get(at, ()) if at + n <= room}
+            calls = [tokens[at : at + n] for n in sorted(counts)]
             many += [(at, stepper.decode(call, stand=False)) for call in calls]
             for call in calls[-1:]:  # as prompts are fed
                 check_last(stepper.decode(call, stand=False, last=True), many[-1][1])
@@ -155,11 +158,16 @@ class Gate:
         return max(relative(rows, truth[at : at + len(rows)]) for at, rows in many)
 
 
-def rows_looked_at(head_dim: int) -> tuple[int, Mapping[int, tuple[int, ...]]]:
-    """How many rows are computed alone, and the sizes of the calls that begin at one of them."""
-    if head_dim <= WIDE_HEAD:
-        return ROWS, CALLS
-    return WIDE_ROWS, {**CALLS, **WIDE_CALLS}
+def calls_looked_at(cache: Cache, first: int) -> Mapping[int, tuple[int, ...]]:
+    """Sizes of calls by the row of the text at which they begin; ``first`` rows lie before it."""
+    found = dict(CALLS)
+    # Where no edge is told, a call may pass a count of keys; a recurrent state has none.
+    untold = () if cache.kind == "recurrent" else keys_in_one_go(cache.head_dim)
+    for edge in cache.edges or untold:
+        for offset, sizes in BESIDE.items():
+            if (at := edge - first + offset) >= 0:
+                found[at] = (*found.get(at, ()), *sizes)
+    return found
 
 
 def check_last(alone: Logits, rows: Logits) -> None:

@@ -16,7 +16,7 @@ from edgegen import coded
 from edgegen.devices import Session
 from edgegen.devices.device import Request
 from edgegen.graph import Graph
-from edgegen.manifest import Variant
+from edgegen.manifest import Cache, Variant
 from edgegen.shortlist import spread_of
 
 from .ops.specs import HIDDEN
@@ -83,6 +83,11 @@ def names(session: Session) -> frozenset[str]:
     return session.graph.input_names()
 
 
+def first_rows(cache: Cache, memory: Mapping[str, Array]) -> int:
+    """Rows of the memory that a cache begins with."""
+    return memory["cross_key_0"].shape[2] if cache.memory_first else 0
+
+
 class Stepper:
     """One text: ``decode`` adds rows, all of which stand. ``capacity`` bounds an in-place cache,
     ``recent`` that of layers with a window, which then hold no more than they must. Logits of a
@@ -107,6 +112,7 @@ class Stepper:
         self.window = {i: cache.window for i in cache.window_layers}
         self.spare, self.held = cache.spare, 0  # rows that layers with a window hold
         self.recent = capacity + cache.spare if recent is None else recent
+        self.first, self.edges = first_rows(cache, memory), cache.edges
         shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
             "append": (("past_key", "past_value"), (1, 0, heads, dim)),
             "in_place": (("key_cache", "value_cache"), (1, heads, capacity + cache.spare, dim)),
@@ -174,6 +180,11 @@ class Stepper:
             self.cache = {name: self._after(name, found) for name in self.cache}
         logits = np.asarray(found["logits"][0], np.float32)[-1 if last else 0 :]
         return logits if self.spread is None else self.spread(logits).copy()
+
+    def alike(self, n: int) -> int:
+        """How many of ``n`` rows a call may have that are to be those of calls of one."""
+        at = self.first + self.length
+        return next((min(n, edge - at) for edge in self.edges if at < edge), n)
 
     def _forget(self) -> None:
         """Move what the next row of a layer with a window sees to the front of its buffer."""

@@ -117,6 +117,7 @@ class Decoder:
         self._cache = open_cache(
             variant, self._request, most, memory, branching=branching, device=session.memory
         )
+        self._first = self.memory["cross_key_0"].shape[2] if variant.cache.memory_first else 0
         self._past = np.zeros(1, np.int64)
         self._calls: dict[int, _Call] = {}
         self._rows: dict[tuple[int, int], Ints] = {}
@@ -146,6 +147,14 @@ class Decoder:
             return self._request.rows(self.length)
         most = max(PREFILL_CHUNK, self._prefix)
         return min(most, self._most_rows or most)
+
+    def drafts(self, pending: int) -> int:
+        """Rows a call may have behind ``pending`` others to be the same as in calls of one, as far
+        as rows can be."""
+        after = self._first + self.length + pending
+        edge = next((edge for edge in self.variant.cache.edges if edge >= after), None)
+        most = self.chunk - pending
+        return most if edge is None else min(most, edge - after)
 
     @property
     def length(self) -> int:

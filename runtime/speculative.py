@@ -120,7 +120,7 @@ class SpeculativeDecoding(Generation):
         left, self._left = self._left, ()
         limit = self.budget.limit(pending)
         if limit > 0:
-            limit = min(limit, self.stopping.room - 1, self.target.chunk - pending)
+            limit = min(limit, self.stopping.room - 1, self.target.drafts(pending))
         if limit < 1:
             return NOTHING
         if left:

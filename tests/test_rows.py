@@ -4,7 +4,7 @@ attention included."""
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -52,18 +52,21 @@ class Model:
     def decoder(self) -> Decoder:
         """With rows that stand, fed one at a time as plain decoding feeds them."""
         decoder = self.engine.decoder(self.memory)
-        for token in drawn(PAST, seed=1):
-            decoder.forward([token])
-            decoder.keep(decoder.length + 1)
+        stand(decoder, drawn(PAST, seed=1))
         return decoder
 
     def alone(self, path: list[int]) -> Rows:
         """Logits of each token of the path, fed one at a time."""
-        decoder, rows = self.decoder(), list[Rows]()
-        for token in path:
-            rows.append(decoder.forward([token]).logits[0].copy())
-            decoder.keep(decoder.length + 1)
-        return np.stack(rows)
+        return stand(self.decoder(), path)
+
+
+def stand(decoder: Decoder, tokens: Sequence[int]) -> Rows:
+    """Feed them one at a time, as plain decoding does; the logits of each."""
+    rows = list[Rows]()
+    for token in tokens:
+        rows.append(decoder.forward([token]).logits[0].copy())
+        decoder.keep(decoder.length + 1)
+    return np.stack(rows)
 
 
 def drawn(count: int, seed: int) -> list[int]:

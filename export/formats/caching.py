@@ -39,9 +39,14 @@ def caches_of(name: str, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def cache_of(
-    family: Family, name: str, kind: str, spare: int = 0, held: MemoryFormat = "fp32"
+    family: Family,
+    name: str,
+    kind: str,
+    spare: int = 0,
+    held: MemoryFormat = "fp32",
+    in_one_go: tuple[int, ...] = (),
 ) -> Cache:
-    """The manifest's cache record: only ``decode`` has one."""
+    """The manifest's cache record: only ``decode`` has one. ``in_one_go`` as ``keys_in_one_go``."""
     shape = family.shape
     if name != "decode":
         return Cache(kind="none")
@@ -49,14 +54,18 @@ def cache_of(
         return Cache(kind="recurrent", layers=shape.layers, heads=1, head_dim=shape.recurrent_width)
     found: Any = kind
     short = kind != "stateful"
+    spare = spare if kind == "in_place" and held == "fp32" else 0
+    # A memory that every call brings anew is counted among its keys, and the runtime cannot tell.
+    counted = held == "fp32" and (kind == "in_place" or not shape.merged)
     return Cache(
         kind=found,
         layers=shape.layers,
         heads=shape.cache_heads,
         head_dim=shape.head_dim,
-        spare=spare if kind == "in_place" and held == "fp32" else 0,
+        spare=spare,
         memory_first=shape.merged and kind == "in_place",
         window=shape.window if short else 0,
         window_layers=shape.window_layers if short else (),
         held=held,
+        edges=tuple(keys - spare for keys in in_one_go) if counted else (),
     )

@@ -18,6 +18,7 @@ from edgegen.manifest import HeadFormat, MemoryFormat, Precision, Variant
 
 from ..families.base import Family
 from ..ops.coded_rows import CodedRows, RowScales
+from ..ops.companion_ops import keys_in_one_go
 from ..ops.fused_ops import FusedOps
 from ..ops.memory_ops import MemoryOps, check_memory
 from ..ops.onnx_ops import OnnxOps, value_info
@@ -122,7 +123,14 @@ class Graphs:
             graph=graph,
             file=f"graphs/{self.folder.name}/{file_of(key)}",
             weights=(f"graphs/{self.folder.name}/weights.data",),
-            cache=cache_of(self.family, name, kind, int(self.equal_rows(kind)), held),
+            cache=cache_of(
+                self.family,
+                name,
+                kind,
+                spare=int(self.equal_rows(kind)),
+                held=held,
+                in_one_go=keys_in_one_go(self.family.shape.head_dim),
+            ),
             lowering=lowering.lowering,
         )
 

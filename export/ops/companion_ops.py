@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from .onnx_ops import OnnxOps
 
+# ONNX Runtime's scores: heads of more numbers than the second are summed in one go up to as many
+# keys as the first and in parts beyond (onnxruntime/core/mlas/lib/sgemm.cpp, where strides of K
+# double as long as those of N can be halved).
+IN_ONE_GO = ((16, 512), (32, 256), (64, 128))
+
+
+def keys_in_one_go(head_dim: int) -> tuple[int, ...]:
+    """Counts of keys up to which scores are summed in another way than beyond, rising."""
+    return tuple(keys for keys, numbers in IN_ONE_GO if head_dim > numbers)
+
 
 class CompanionOps(OnnxOps):
     """What adds a companion row and takes it away again; nothing is done without ``equal_rows``."""

@@ -232,6 +232,8 @@ def _cache_faults(where: str, variant: Variant) -> Iterator[str]:
         yield f"{where} has a cache of kind {cache.kind} that begins with a memory"
     if cache.held != "fp32" and cache.kind != "in_place":
         yield f"{where} has a cache of kind {cache.kind} held in {cache.held}"
+    if list(cache.edges) != sorted(set(cache.edges)):
+        yield f"{where} has a cache whose edges do not rise"
     ports = [port for port in variant.graph.inputs if port.name.startswith(CACHE_PORTS)]
     if any(port.dtype != cache.dtype for port in ports):
         yield f"{where} holds its cache in {cache.held} and has ports for it of another type"

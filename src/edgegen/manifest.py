@@ -93,7 +93,9 @@ class Cache(Part, frozen=True, kw_only=True):
     ``memory_first`` an ``in_place`` cache begins with the memory's rows, which no port counts.
     ``window_layers`` see the last ``window`` positions only: their keys and values may be left out
     but for the last ``window - 1`` rows before a call. ``held`` is how an ``in_place`` cache holds
-    its numbers; int8 are codes whose scales the graph alone knows.
+    its numbers; int8 are codes whose scales the graph alone knows. Rows from one of ``edges`` on,
+    which count those of a memory that comes first, are summed otherwise than rows before it: a call
+    with a draft stays on one side.
     """
 
     kind: CacheKind
@@ -105,6 +107,7 @@ class Cache(Part, frozen=True, kw_only=True):
     window: Small = 0
     window_layers: tuple[Small, ...] = ()
     held: MemoryFormat = "fp32"
+    edges: tuple[Positive, ...] = ()
 
     @property
     def dtype(self) -> Literal["float32", "int8"]:
