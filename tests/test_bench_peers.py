@@ -93,8 +93,12 @@ def test_the_order_is_that_of_the_seed(tmp_path: Path) -> None:
 def test_everyone_runs_every_request_once_before_the_first_round(tmp_path: Path) -> None:
     log = tmp_path / "log"
     held(work(fake(log, "a"), fake(log, "b"), threads=(1, 2)), rounds=1)
-    warm = log.read_text().splitlines()[:8]
-    assert warm == [f"{name} {n} {count}" for name in "ab" for n in (1, 2) for count in (1, 4)]
+    lines = log.read_text().splitlines()
+    assert lines[:8] == [f"{name} {n} {count}" for name in "ab" for n in (1, 2) for count in (1, 4)]
+    # Who slept while others had their turns wakes by the first request, which is not timed.
+    turns = [lines[at : at + 3] for at in range(8, len(lines), 3)]
+    assert len(turns) == 4
+    assert all([line.split()[2] for line in turn] == ["1", "1", "4"] for turn in turns)
 
 
 def test_whoever_falls_over_gives_one_line_and_the_others_go_on(tmp_path: Path) -> None:

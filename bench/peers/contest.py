@@ -163,6 +163,9 @@ def _turn(
     before, start = sum(process.cpu_seconds() for process in idle), perf_counter()
     if work.fresh:
         seat.open()
+    elif work.warm and len(requests) > 1:
+        # What is told is a difference of two: the first would be of a process that just woke.
+        seat.run(next(iter(requests.values())))
     assert seat.process is not None
     loaded = seat.process.ask("memory")
     parts: dict[str, PartRun] = {}

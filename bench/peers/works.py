@@ -38,8 +38,9 @@ class Work:
     """``requests`` are made when the work begins, since some need files that have to be made.
 
     ``fresh`` starts a process for every turn and times its start. ``warm`` runs every request once
-    before the first round. ``rounds`` 0 is what the caller
-    chose. ``against`` is the contestant that ratios are taken to, the best peer where it is empty.
+    before the first round and, where there are several, the first once at the start of a turn.
+    ``rounds`` 0 is what the caller chose. ``against`` is the contestant that ratios are taken to,
+    the best peer where it is empty.
     """
 
     name: str
