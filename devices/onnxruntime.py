@@ -7,6 +7,7 @@ copies inputs when they are bound, so there they are bound anew each call.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ FRAMES, FRAME_BYTES = 40, 1 << 25
 # How long idle workers look for work before they sleep: longer than the host part of a step.
 SPIN_US = 1000
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
+# GroupQueryAttention by tiles cuts a row's keys by the size of this machine's second-level cache,
+# so which rows of wide heads are summed alike would differ from machine to machine; rows of decode
+# calls take longer too. ONNX Runtime asks the environment, once for each node that it makes.
+NO_TILES = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 
 
 def load_onnxruntime() -> Any:
@@ -40,6 +45,7 @@ def load_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DeviceMissing(f"{MISSING} ({error}).") from error
+    os.environ[NO_TILES] = "1"
     return onnxruntime
 
 
