@@ -8,6 +8,7 @@ in the history that the vocabulary lacks (the -1 of an all-zero start) are passe
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -30,6 +31,24 @@ class LogitsFilter(Protocol):
     """Changes ``logits`` [V] in place; the caller hands over a private copy."""
 
     def apply(self, logits: Row, history: History) -> None: ...
+    def spares(self, token: int, history: History) -> bool:
+        """Whether ``token``, if it is the likeliest of a row, certainly is so after ``apply``: it
+        keeps its logit and no other gains. What saves a greedy choice the copy of its row."""
+        ...
+
+
+class Forbids(ABC):
+    """Forbids tokens by what they would follow, whatever their logits."""
+
+    @abstractmethod
+    def forbidden(self, history: History) -> Sequence[int] | Ids: ...
+
+    def apply(self, logits: Row, history: History) -> None:
+        ids = np.asarray(self.forbidden(history), np.int64)
+        logits[_known(ids, len(logits))] = -np.inf
+
+    def spares(self, token: int, history: History) -> bool:
+        return token not in self.forbidden(history)
 
 
 @dataclass(frozen=True)
@@ -47,42 +66,45 @@ class RepetitionPenalty:
         penalty = np.float32(self.penalty)
         logits[ids] = np.where(scores < 0, scores * penalty, scores / penalty)
 
+    def spares(self, token: int, history: History) -> bool:
+        return self.penalty >= 1 and token not in history.decoder_ids
+
 
 @dataclass(frozen=True)
-class NoRepeatNgram:
+class NoRepeatNgram(Forbids):
     """Forbid a token that would make the last ``size`` decoder tokens occur a second time."""
 
     size: int
 
-    def apply(self, logits: Row, history: History) -> None:
+    def forbidden(self, history: History) -> Sequence[int] | Ids:
         ids, size = history.decoder_ids, self.size
         windows = len(ids) - size + 1
         if windows < 1:
-            return
+            return ()
         match = np.ones(windows, np.bool_)
         for offset in range(size - 1):
             match &= ids[offset : offset + windows] == ids[windows + offset]
-        logits[_known(ids[size - 1 :][match], len(logits))] = -np.inf
+        return ids[size - 1 :][match]
 
 
 @dataclass(frozen=True)
-class EncoderNoRepeatNgram:
+class EncoderNoRepeatNgram(Forbids):
     """Forbid a token that would make the last ``size`` decoder tokens occur in the source."""
 
     size: int
 
-    def apply(self, logits: Row, history: History) -> None:
+    def forbidden(self, history: History) -> Sequence[int] | Ids:
         ids, source, size = history.decoder_ids, history.source, self.size
         windows = len(source) - size + 1
         if windows < 1 or len(ids) < size - 1:
-            return
+            return ()
         match = np.ones(windows, np.bool_)
         for offset in range(size - 1):
             match &= source[offset : offset + windows] == ids[len(ids) - size + 1 + offset]
-        logits[_known(source[size - 1 :][match], len(logits))] = -np.inf
+        return source[size - 1 :][match]
 
 
-class BadWords:
+class BadWords(Forbids):
     """Forbid the last token of a sequence when the decoder's text ends with the ones before it.
 
     One look-up for each distinct prefix length, however many sequences there are.
@@ -92,53 +114,51 @@ class BadWords:
         last: dict[tuple[int, ...], set[int]] = {}
         for sequence in sequences:
             last.setdefault(tuple(sequence[:-1]), set()).add(sequence[-1])
-        self._last = {prefix: np.array(sorted(ids), np.int64) for prefix, ids in last.items()}
+        self._last = {prefix: sorted(ids) for prefix, ids in last.items()}
         self._lengths = sorted({len(prefix) for prefix in last})
 
-    def apply(self, logits: Row, history: History) -> None:
+    def forbidden(self, history: History) -> Sequence[int]:
+        found: list[int] = []
         count = len(history.decoder_ids)
         longest = self._lengths[-1] if self._lengths else 0
         tail: list[int] = history.decoder_ids[max(0, count - longest) :].tolist()
         for length in self._lengths:
             if length > count:
-                return
-            ids = self._last.get(tuple(tail[len(tail) - length :]))
-            if ids is not None:
-                logits[ids] = -np.inf
+                break
+            found += self._last.get(tuple(tail[len(tail) - length :]), ())
+        return found
 
 
 @dataclass(frozen=True)
-class MinNewTokens:
+class MinNewTokens(Forbids):
     """Forbid the end tokens until ``minimum`` tokens are generated."""
 
     minimum: int
     ends: tuple[int, ...]
 
-    def apply(self, logits: Row, history: History) -> None:
-        if history.count < self.minimum:
-            logits[list(self.ends)] = -np.inf
+    def forbidden(self, history: History) -> Sequence[int]:
+        return self.ends if history.count < self.minimum else ()
 
 
 @dataclass(frozen=True)
-class SuppressTokens:
+class SuppressTokens(Forbids):
     """Forbid these tokens always."""
 
     ids: tuple[int, ...]
 
-    def apply(self, logits: Row, history: History) -> None:
-        logits[list(self.ids)] = -np.inf
+    def forbidden(self, history: History) -> Sequence[int]:
+        return self.ids
 
 
 @dataclass(frozen=True)
-class SuppressAtStart:
+class SuppressAtStart(Forbids):
     """Forbid these tokens as generated token ``index``: 0, or the first that is not forced."""
 
     ids: tuple[int, ...]
     index: int = 0
 
-    def apply(self, logits: Row, history: History) -> None:
-        if history.count == self.index:
-            logits[list(self.ids)] = -np.inf
+    def forbidden(self, history: History) -> Sequence[int]:
+        return self.ids if history.count == self.index else ()
 
 
 class ForcedTokens:
@@ -152,6 +172,9 @@ class ForcedTokens:
         if token is not None:
             logits[:] = -np.inf
             logits[token] = 0.0
+
+    def spares(self, token: int, history: History) -> bool:
+        return history.count not in self._forced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +206,9 @@ class WhisperTimestamps:
         else:
             self._pair(logits, text)
         self._prefer_times(logits)
+
+    def spares(self, token: int, history: History) -> bool:
+        return history.count < self.begin
 
     def _pair(self, logits: Row, text: Ids) -> None:
         first = self.timestamp_begin

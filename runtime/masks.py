@@ -29,13 +29,19 @@ class Masks:
         self._visible: dict[int, Floats] = {}  # by rows of a call
         self._places: Ints = np.arange(0)[None]
         self._triangle: Floats = np.zeros((1, 1), np.float32)
+        self._seen = -1  # columns that a call of one row saw in its mask, where that is kept
 
     def visible(self, n: int, past: int, parents: Sequence[int] | None) -> Floats:
         """Additive ``[1, n, width]``: 0 for a row's own path, HIDDEN elsewhere. ``parents`` None is
         a chain."""
         width, end = self._width(n, past), past + n
         mask = self._visible.get(n)
-        if mask is None or mask.shape[2] != width:
+        if mask is not None and mask.shape[2] == width:
+            if n == 1 and past == self._seen:
+                mask[0, 0, past] = 0
+                self._seen = end
+                return mask
+        else:
             mask = np.empty((1, n, width), np.float32)
             # Those of a prompt are large and seldom needed again, exact ones hardly ever fit again.
             if self._grain > 1 and n <= TRAIL:
@@ -46,6 +52,8 @@ class Masks:
         else:
             mask[0, :, past:end] = np.where(ancestors(parents), np.float32(0), HIDDEN)
         mask[0, :, end:] = HIDDEN
+        if n == 1:
+            self._seen = end
         return mask
 
     def key_positions(

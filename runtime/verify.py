@@ -21,7 +21,7 @@ from edgegen.registry import Registry
 
 from .filters import LogitsFilter
 from .history import HistoryBuffer
-from .sampling import ACCEPT, RESIDUAL, Distribution, Row, Sampler, draw, point, uniforms
+from .sampling import ACCEPT, RESIDUAL, Distribution, Greedy, Row, Sampler, draw, point, uniforms
 
 # greedy-identical: plain greedy's tokens. sample-identical: plain sampling's tokens too, for the
 # same seed. distribution-identical: other tokens, same distribution. lossy: neither.
@@ -138,7 +138,8 @@ class Target(Protocol):
 
 
 class LogitRows:
-    """A target given by its logits [1+n, V]. Only rows asked for are filtered, and only once."""
+    """A target given by its logits [1+n, V]. Only rows asked for are filtered, and only once; for a
+    greedy choice that no filter touches none is."""
 
     def __init__(
         self,
@@ -161,7 +162,13 @@ class LogitRows:
         return self._history.count
 
     def choose(self, row: int, path: Sequence[int]) -> int:
-        return self._sampler.choose(self.filtered(row, path), self.position + len(path))
+        position = self.position + len(path)
+        if self._filters and row not in self._filtered and isinstance(self._sampler, Greedy):
+            token = self._sampler.choose(self._logits[row], position)
+            history = self._history.at(path)
+            if all(rule.spares(token, history) for rule in self._filters):
+                return token
+        return self._sampler.choose(self.filtered(row, path), position)
 
     def distribution(self, row: int, path: Sequence[int]) -> Distribution:
         return self._sampler.distribution(self.filtered(row, path))

@@ -12,6 +12,7 @@ from edgegen.errors import InputError
 from edgegen.manifest import GenerationDefaults, Speech
 from edgegen.runtime.filters import (
     BadWords,
+    EncoderNoRepeatNgram,
     ForcedTokens,
     LogitsFilter,
     MinNewTokens,
@@ -51,12 +52,16 @@ def assert_equal_everywhere(
 
 
 def filtered(rule: LogitsFilter, logits: Row, tokens: Ids, prompt: int) -> Row:
-    """Half of what was generated is committed, the rest is a draft path."""
+    """Half of what was generated is committed, the rest is a draft path. A token that is spared is
+    the likeliest before and after."""
     history = HistoryBuffer(tokens[:prompt].tolist(), source=[2, 3])
     middle = (prompt + len(tokens)) // 2
     history.commit(tokens[prompt:middle].tolist())
-    row = logits.copy()
-    rule.apply(row, history.at(tokens[middle:].tolist()))
+    row, best = logits.copy(), int(logits.argmax())
+    path = tokens[middle:].tolist()
+    spared = rule.spares(best, history.at(path))
+    rule.apply(row, history.at(path))
+    assert not spared or (row[best] == logits[best] and row.argmax() == best)
     return row
 
 
@@ -144,6 +149,33 @@ def test_whisper_rules_wait_until_the_forced_tokens_are_out() -> None:
     assert filtered(rule, row, np.array([0, 21, 22]), 1).argmax() == 24
 
 
+@pytest.mark.parametrize(
+    ("rule", "token", "spared"),
+    [
+        (RepetitionPenalty(1.5), 5, False),
+        (RepetitionPenalty(1.5), 7, True),
+        (RepetitionPenalty(0.5), 7, False),
+        (NoRepeatNgram(2), 5, False),
+        (NoRepeatNgram(2), 7, True),
+        (EncoderNoRepeatNgram(2), 3, True),
+        (BadWords([(4, 5), (9,)]), 5, False),
+        (BadWords([(4, 5), (9,)]), 7, True),
+        (MinNewTokens(4, (7,)), 7, False),
+        (MinNewTokens(3, (7,)), 7, True),
+        (SuppressTokens((7,)), 7, False),
+        (SuppressTokens((7,)), 5, True),
+        (SuppressAtStart((7,), 3), 7, False),
+        (SuppressAtStart((7,), 2), 7, True),
+        (ForcedTokens([(3, 7)]), 7, False),
+        (ForcedTokens([(2, 7)]), 5, True),
+    ],
+)
+def test_a_filter_spares_what_it_leaves_alone(rule: LogitsFilter, token: int, spared: bool) -> None:
+    history = HistoryBuffer([0], source=[2, 3])
+    history.commit([4, 5])
+    assert rule.spares(token, history.at([4])) == spared
+
+
 def test_filters_read_the_draft_path_of_their_own_row() -> None:
     history = HistoryBuffer([0])
     history.commit([4, 5])
@@ -158,7 +190,7 @@ def test_filters_read_the_draft_path_of_their_own_row() -> None:
 def test_history_grows_and_keeps_what_was_committed() -> None:
     history = HistoryBuffer([9, 8], source=[1, 2, 3])
     history.commit(list(range(500)))
-    history.at([7] * 300)
+    assert history.at([7] * 300).decoder_ids[-1] == 7
     seen = history.at([6])
     assert seen.source.tolist() == [1, 2, 3]
     assert seen.prompt.tolist() == [9, 8]

@@ -22,6 +22,13 @@ from edgegen.runtime.masks import HIDDEN, Masks
 Floats = NDArray[np.float32]
 
 
+# Rows and what stands before them: one after another, several, back again, over a grain's edge.
+CALLS = (
+    *((4, 0), (1, 4), (1, 5), (1, 6), (3, 5), (1, 6), (1, 7), (1, 5), (1, 70), (1, 71)),
+    *((3, 71), (1, 9), (3, 5), (2, 63), (1, 63), (1, 64), (1, 65)),
+)
+
+
 def seen(masks: Masks, n: int, past: int, parents: list[int] | None = None) -> list[list[int]]:
     """The columns each row sees; all others are hidden."""
     mask = masks.visible(n, past, parents)
@@ -32,7 +39,7 @@ def seen(masks: Masks, n: int, past: int, parents: list[int] | None = None) -> l
 def test_a_row_sees_itself_and_those_before_it_however_wide_the_mask() -> None:
     for grain in (1, 64):
         masks = Masks(grain)
-        for n, past in ((4, 0), (1, 4), (3, 5), (1, 70), (3, 71), (1, 9), (3, 5), (2, 63)):
+        for n, past in CALLS:
             wanted = [list(range(past + row + 1)) for row in range(n)]
             assert seen(masks, n, past) == wanted
             width = masks.visible(n, past, None).shape[2]

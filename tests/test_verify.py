@@ -108,13 +108,17 @@ def test_a_wrong_draft_costs_nothing_but_its_rows() -> None:
 
 
 class Counting:
-    """A filter that counts the rows it sees."""
+    """A filter that counts the rows it sees, and may say that it spares all tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, spares: bool = False) -> None:
         self.paths: list[list[int]] = []
+        self._spares = spares
 
     def apply(self, logits: Row, history: History) -> None:
         self.paths.append(history.generated.tolist())
+
+    def spares(self, token: int, history: History) -> bool:
+        return self._spares
 
 
 def test_only_rows_on_the_path_are_filtered_and_the_logits_stay_as_they_were() -> None:
@@ -128,6 +132,22 @@ def test_only_rows_on_the_path_are_filtered_and_the_logits_stay_as_they_were() -
     target.filtered(3, (5, 6))
     assert len(counting.paths) == 3
     assert np.array_equal(logits, kept)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "spares", "looked_at"),
+    [(Greedy(), True, 0), (Greedy(), False, 1), (Sampling(1), True, 1)],
+)
+def test_a_greedy_choice_that_every_filter_spares_filters_no_row(
+    sampler: Sampler, spares: bool, looked_at: int
+) -> None:
+    counting = Counting(spares)
+    logits = np.eye(VOCABULARY, dtype=np.float32)[[5]]
+    target = LogitRows(logits, sampler, HistoryBuffer(PROMPT), [counting])
+    target.choose(0, ())
+    assert len(counting.paths) == looked_at
+    target.filtered(0, ())
+    assert len(counting.paths) == 1
 
 
 @pytest.mark.parametrize(
