@@ -35,8 +35,10 @@ SPIN_US = 1000
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
 # GroupQueryAttention by tiles cuts a row's keys by the size of this machine's second-level cache,
 # so which rows of wide heads are summed alike would differ from machine to machine; rows of decode
-# calls take longer too. ONNX Runtime asks the environment, once for each node that it makes.
+# calls take longer too. ONNX Runtime asks the process's environment, once for each node that it
+# makes; it is told here and not by the thread that compiles, since others may be reading it then.
 NO_TILES = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+os.environ[NO_TILES] = "1"
 
 
 def load_onnxruntime() -> Any:
@@ -45,7 +47,6 @@ def load_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DeviceMissing(f"{MISSING} ({error}).") from error
-    os.environ[NO_TILES] = "1"
     return onnxruntime
 
 

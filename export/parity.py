@@ -29,7 +29,7 @@ from .families.base import Family
 from .ops.companion_ops import keys_in_one_go
 from .options import LEAST_GROUP, ExportOptions
 from .reference import Logits, Reference, reference_of
-from .stepper import Stepper, first_rows, memory_of
+from .stepper import Stepper, memory_of
 
 DEVICES: Mapping[str, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
 # Largest logit difference over the largest logit, float32 against float32.
@@ -41,7 +41,10 @@ LAST = 0.05
 # change with a call's rows and with the rows that stand, at powers of two above all.
 CALLS: Mapping[int, tuple[int, ...]] = {0: (2, 5, 17), 3: (2, 13, 33), 8: (8, 16), 15: (9, 20)}
 # Calls around a count of keys from which on scores are summed in another way, rows from it on.
-BESIDE: Mapping[int, tuple[int, ...]] = {-8: (8, 16), -4: (3, 8), -2: (8,), -1: (8,), 2: (8,)}
+BESIDE: Mapping[int, tuple[int, ...]] = {
+    **{-8: (8, 16), -4: (3, 8), -2: (8,), -1: (8,)},
+    **{0: (3, 8, 16), 1: (8,), 2: (8,)},
+}
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,9 @@ class Gate:
         """Rows in calls of many sizes against the same rows one at a time."""
         known = [*example.prompt, *example.answer[:-1]]
         memory = self._memory(example, sessions)
-        sizes = calls_looked_at(variant.cache, first_rows(variant.cache, memory))
+        # Of one attention over source and text the source's rows come first, however it is kept.
+        first = memory["source_mask"].shape[1] if self.family.shape.merged else 0
+        sizes = calls_looked_at(variant.cache, first)
         most = max(at + max(calls) for at, calls in sizes.items())
         room = min(most, self.family.generation().max_positions or most)
         tokens = [token for _, token in zip(range(room), cycle(known), strict=False)]

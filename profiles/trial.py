@@ -50,6 +50,7 @@ def run(trial: Trial, started_seconds: float = 0.0) -> Run:
     before = memory.sample()
     speculates = any(drafter != "none" for drafter in trial.drafters)
     pipeline = _open(trial, calibrate=speculates)
+    compile_seconds = dict(pipeline.engine.compile_seconds)  # others are compiled when needed
     after = memory.sample()
     with pipeline:
         task = pipeline.task
@@ -57,7 +58,6 @@ def run(trial: Trial, started_seconds: float = 0.0) -> Run:
         found = jobs(trial.workload, pipeline.bundle.manifest, tokenizer)
         cases = tuple(_case(trial, pipeline, tokenizer, job, after) for job in found)
         subject, place = _subject(pipeline), _place(trial, pipeline)
-        compile_seconds = dict(pipeline.engine.compile_seconds)
     first = cases[0].requests[0].timings.request_ttft_ms / 1e3
     return Run(
         subject=subject,

@@ -57,8 +57,8 @@ class HistoryBuffer:
 class History(Struct, frozen=True):
     """What one row follows: what stands in ``buffer`` and then ``path``.
 
-    Ids are written when they are asked for, since most filters ask for ``count`` alone. They are
-    views of the buffer, good until others are asked for.
+    Ids are written when they are asked for, since plain decoding seldom needs more than ``count``.
+    They are views of the buffer, good until others are asked for.
     """
 
     buffer: HistoryBuffer

@@ -112,12 +112,16 @@ class Parts:
         cannot be the first is told."""
         with ThreadPoolExecutor(max(1, len(names) - 1), "edgegen-compile") as pool:
             beside = [pool.submit(self._settle, name) for name in names[:-1]]
+            failed: Exception | None = None
             try:
                 for name in names[-1:]:
                     self._settle(name)
-            finally:
-                for one in beside:
-                    one.result()
+            except Exception as error:
+                failed = error
+            for one in beside:
+                one.result()
+            if failed is not None:
+                raise failed
 
     def give_way(self, failure: PartFailed) -> None:
         """Put the part on the next device. Raises what the last one said where none is left."""
@@ -131,7 +135,9 @@ class Parts:
 
     def fail(self, part: str, device: Device, error: DeviceError) -> None:
         """Raise ``PartFailed`` where another device may take over; else nothing is done."""
-        if self._left[part] or self.devices[part] is not device:
+        with self._lock:  # else what takes over may be on its way, and neither left nor there
+            taken_over = self._left[part] or self.devices[part] is not device
+        if taken_over:
             raise PartFailed(self, part, device, str(error)) from error
 
     def close(self) -> None:

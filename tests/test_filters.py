@@ -157,6 +157,7 @@ def test_whisper_rules_wait_until_the_forced_tokens_are_out() -> None:
         (RepetitionPenalty(0.5), 7, False),
         (NoRepeatNgram(2), 5, False),
         (NoRepeatNgram(2), 7, True),
+        (EncoderNoRepeatNgram(1), 3, False),
         (EncoderNoRepeatNgram(2), 3, True),
         (BadWords([(4, 5), (9,)]), 5, False),
         (BadWords([(4, 5), (9,)]), 7, True),

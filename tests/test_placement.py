@@ -178,6 +178,25 @@ def test_parts_are_compiled_side_by_side(both: Path, expected: edgegen.Result) -
         assert pipeline.generate(TEXT, PLAIN).text == expected.text
 
 
+@pytest.mark.parametrize(
+    ("last", "told"), [(KeyboardInterrupt("decode"), "decode"), (DeviceError("decode"), "encode")]
+)
+def test_of_two_that_fail_the_first_is_told_unless_somebody_interrupts(
+    both: Path, monkeypatch: pytest.MonkeyPatch, last: BaseException, told: str
+) -> None:
+    device = frail(Bundle.open(both))
+    device.limits = replace(device.limits, formats=("onnx",))
+    faults = {"encode": DeviceError("encode"), "decode": last}
+
+    def fails(file: Path, variant: Variant, options: DeviceOptions) -> FakeSession:
+        raise faults[variant.graph.name]
+
+    monkeypatch.setattr(device, "compile", fails)
+    engine = Engine(Bundle.open(both), device, DeviceOptions())
+    with pytest.raises(type(faults[told]), match=str(faults[told])):
+        engine.parts.open(("encode", "decode"))
+
+
 def test_what_was_compiled_while_the_pipeline_closed_is_closed_too(
     both: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

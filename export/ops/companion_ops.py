@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from .onnx_ops import OnnxOps
 
-# ONNX Runtime's scores: heads of more numbers than the second are summed in one go up to as many
-# keys as the first and in parts beyond (onnxruntime/core/mlas/lib/sgemm.cpp, where strides of K
-# double as long as those of N can be halved).
+# ONNX Runtime's scores: heads of more numbers than the second are summed in fewer parts up to as
+# many keys as the first than beyond (onnxruntime/core/mlas/lib/sgemm.cpp, where strides of K double
+# as long as those of N can be halved).
 IN_ONE_GO = ((16, 512), (32, 256), (64, 128))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..record import Memory, Profile, Run
 from ..report import significant
-from ..summary import MB, Summary
+from ..summary import MB, Summary, longest
 from .drawing import Axes, Drawing, both, legend
 from .scales import Scale, fitted
 from .section import Section
@@ -85,7 +85,7 @@ def _compiled(profile: Profile) -> str:
     if not found:
         return " No device here kept compiled graphs between loads."
     ratio = max(
-        sum(one.compile_seconds.values()) / max(1e-9, sum(one.compile_cached_seconds.values()))
+        longest(one.compile_seconds) / max(1e-9, longest(one.compile_cached_seconds))
         for one in found
     )
     return f" A cache of compiled graphs made compiling up to {ratio:.1f} times as fast."
