@@ -112,7 +112,7 @@ class Stepper:
         self.window = {i: cache.window for i in cache.window_layers}
         self.spare, self.held = cache.spare, 0  # rows that layers with a window hold
         self.recent = capacity + cache.spare if recent is None else recent
-        self.first, self.edges = first_rows(cache, memory), cache.edges
+        self.first, self.record = first_rows(cache, memory), cache
         shapes: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
             "append": (("past_key", "past_value"), (1, 0, heads, dim)),
             "in_place": (("key_cache", "value_cache"), (1, heads, capacity + cache.spare, dim)),
@@ -183,8 +183,8 @@ class Stepper:
 
     def alike(self, n: int) -> int:
         """How many of ``n`` rows a call may have that are to be those of calls of one."""
-        at = self.first + self.length
-        return next((min(n, edge - at) for edge in self.edges if at < edge), n)
+        more = self.record.alike(self.first + self.length + 1)
+        return n if more is None else min(n, 1 + more)
 
     def _forget(self) -> None:
         """Move what the next row of a layer with a window sees to the front of its buffer."""

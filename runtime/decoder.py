@@ -151,10 +151,9 @@ class Decoder:
     def drafts(self, pending: int) -> int:
         """Rows a call may have behind ``pending`` others to be the same as in calls of one, as far
         as rows can be."""
-        after = self._first + self.length + pending
-        edge = next((edge for edge in self.variant.cache.edges if edge >= after), None)
         most = self.chunk - pending
-        return most if edge is None else min(most, edge - after)
+        alike = self.variant.cache.alike(self._first + self.length + pending)
+        return most if alike is None else min(most, alike)
 
     @property
     def length(self) -> int:

@@ -44,8 +44,9 @@ class Forbids(ABC):
     def forbidden(self, history: History) -> Sequence[int] | Ids: ...
 
     def apply(self, logits: Row, history: History) -> None:
-        ids = np.asarray(self.forbidden(history), np.int64)
-        logits[_known(ids, len(logits))] = -np.inf
+        ids = self.forbidden(history)
+        if len(ids):
+            logits[_known(np.asarray(ids, np.int64), len(logits))] = -np.inf
 
     def spares(self, token: int, history: History) -> bool:
         return token not in self.forbidden(history)

@@ -109,6 +109,10 @@ class Cache(Part, frozen=True, kw_only=True):
     held: MemoryFormat = "fp32"
     edges: tuple[Positive, ...] = ()
 
+    def alike(self, rows: int) -> int | None:
+        """How many rows may come after ``rows`` before any are summed otherwise; None is no end."""
+        return next((edge - rows for edge in self.edges if edge >= rows), None)
+
     @property
     def dtype(self) -> Literal["float32", "int8"]:
         """Of the numbers or codes it holds."""
