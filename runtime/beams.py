@@ -25,6 +25,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from .branches import Branches
 from .conditions import Condition
 from .decoder import Scores
 from .filters import LogitsFilter
@@ -35,8 +36,6 @@ from .stopping import Cut
 from .verify import LogitRows
 
 EarlyStopping = Literal["never"] | bool
-# Rows no beam follows any more are dropped when there are this many and a quarter of all.
-FEWEST_DEAD = 16
 RUNNING = Cut(0)
 # Values of a block, of which ``largest`` looks at the peak first.
 BLOCK = 128
@@ -61,7 +60,7 @@ class BeamOptions(Protocol):
     def logprobs(self) -> int | None: ...
 
 
-class Beam(Struct, frozen=True):
+class Beam(Struct):
     """A text that goes on. ``tokens`` follow the prompt; the last follows ``row`` and is not fed.
 
     ``logprobs`` are of its tokens, where asked for.
@@ -124,30 +123,15 @@ class BeamSearch(Generation):
         self._step = 0
         root = Beam((), np.float32(0), -1)
         self._groups = [Group([root]) for _ in range(self.options.num_beam_groups)]
-        # The row before each row; a beam's past is a walk along it.
-        self._before: list[int] = []
-        # Which row of a call follows a row with a token, the cache's row of the call's first
-        # logits, and the rows that stand whatever is chosen.
-        self._calls: dict[tuple[int, int], int] = {}
-        self._first = self._base = 0
+        self._branches = Branches(self.target)
 
     def unfed(self) -> Sequence[int]:
         return () if self._step else self._prompt[self.target.length :]
 
     def feed(self) -> Feed:
-        length = self.target.length
         if not self._step:
-            pending = self._prompt[length:]
-            self._base = length + len(pending)
-            self._first = self._base - 1
-            self._before = list(range(-1, self._first))
-            return Feed(pending, None, len(pending) - 1)
-        self._base = self._first = length
-        # Two groups may have come to the same text: its row is computed once.
-        wanted = dict.fromkeys((beam.row, beam.tokens[-1]) for beam in self._live())
-        self._calls = {key: index for index, key in enumerate(wanted)}
-        self._before += [row for row, _ in wanted]
-        return Feed([token for _, token in wanted], [row - length for row, _ in wanted])
+            return self._branches.prompt(self.unfed())
+        return self._branches.grow(self._live())
 
     def take(self, scores: Scores, draft_seconds: float, decode_seconds: float) -> Turn:
         rows = LogitRows(log_softmax(scores.logits), Greedy(), self._history, self.filters)
@@ -163,17 +147,13 @@ class BeamSearch(Generation):
         self._step += 1
         if all(group.done for group in self._groups):
             return self._end()
-        self._keep()
+        self._branches.keep(self._live())
         return Turn(tokens=(), cut=RUNNING)
 
     # ------------------------------------------------------------ one step
 
     def _live(self) -> list[Beam]:
         return [beam for group in self._groups for beam in group.beams]
-
-    def _call(self, beam: Beam) -> int:
-        """Which row of the call has the beam's logits."""
-        return self._calls[beam.row, beam.tokens[-1]] if beam.tokens else 0
 
     def _expand(self, group: Group, rows: LogitRows, chosen: Mapping[int, int]) -> None:
         """The candidates for one more token; they compete now, or when they were fed."""
@@ -188,7 +168,7 @@ class BeamSearch(Generation):
         assert self.condition and self.condition.classifier and scores.hidden is not None
         said = self.condition.classifier.estimate(scores.hidden)
         beams = iter(
-            [replace(beam, condition=float(said[self._call(beam)])) for beam in group.beams]
+            [replace(beam, condition=float(said[self._branches.call(beam)])) for beam in group.beams]
         )
         group.candidates = [
             one if one.cut else replace(one, beam=next(beams)) for one in group.candidates
@@ -219,7 +199,7 @@ class BeamSearch(Generation):
         """The best continuations, enough that ``width`` go on though all end tokens are there."""
         most = max(2, 1 + len(self.ends)) * width
         asked, beams = self.options.logprobs, group.beams
-        calls = [self._call(beam) for beam in beams]
+        calls = [self._branches.call(beam) for beam in beams]
         values = np.stack(
             [rows.filtered(row, beam.tokens) for row, beam in zip(calls, beams, strict=True)]
         )
@@ -233,7 +213,7 @@ class BeamSearch(Generation):
             logprobs = beam.logprobs
             if asked is not None:
                 logprobs = (*logprobs, log_probabilities(values[which], token, asked))
-            tokens, place = (*beam.tokens, token), self._first + calls[which]
+            tokens, place = (*beam.tokens, token), self._branches.row(calls[which])
             new = Beam(tokens, total, place, logprobs, beam.condition)
             ended = token in self.ends or len(tokens) >= self.max_new_tokens
             found.append(self._judged(new, Cut(len(tokens), "stop") if ended else None))
@@ -299,48 +279,6 @@ class BeamSearch(Generation):
         hopes = [float(one.beam.score) for one in going if not one.hopeless]
         best = max(hopes, default=-np.inf) / float(length**options.length_penalty)
         return best > group.finished[-1].score
-
-    # ------------------------------------------------------------ the cache
-
-    def _keep(self) -> None:
-        """Keep the rows some beam follows."""
-        base = self._base
-        followed = sorted({beam.row for beam in self._live() if beam.row >= base})
-        self.target.keep(base, followed)
-        self._before = [*self._before[:base], *(self._before[row] for row in followed)]
-        self._move({row: base + i for i, row in enumerate(followed)})
-        self._compact()
-
-    def _move(self, places: Mapping[int, int]) -> None:
-        """Rows have new places."""
-        for group in self._groups:
-            for which, beam in enumerate(group.beams):
-                place = places.get(beam.row, beam.row)
-                if place != beam.row:
-                    group.beams[which] = replace(beam, row=place)
-
-    def _compact(self) -> None:
-        """Drop rows no beam comes from, now and then, since those behind them are moved."""
-        length = self.target.length
-        alive = self._ancestry()
-        dead = length - len(alive)
-        if dead < max(FEWEST_DEAD, length // 4):
-            return
-        first = next(i for i, row in enumerate(alive) if i != row)
-        self.target.keep(first, alive[first:])
-        places = {row: i for i, row in enumerate(alive)} | {-1: -1}
-        self._before = [places[self._before[row]] for row in alive]
-        self._move(places)
-
-    def _ancestry(self) -> list[int]:
-        """The rows beams come from, in order."""
-        seen: set[int] = set()
-        for beam in self._live():
-            row = beam.row
-            while row >= 0 and row not in seen:
-                seen.add(row)
-                row = self._before[row]
-        return sorted(seen)
 
     def _end(self) -> Turn:
         every = [text for group in self._groups for text in group.finished]
