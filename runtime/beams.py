@@ -23,7 +23,6 @@ from typing import Literal, Protocol
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from .branches import Branches
 from .conditions import Condition
@@ -31,14 +30,12 @@ from .decoder import Scores
 from .filters import LogitsFilter
 from .generation import Feed, Generation, Hypothesis, Target, Turn
 from .history import HistoryBuffer
-from .sampling import Greedy, Row, TokenScore, log_probabilities
+from .ranking import Floats, LogProbabilities, likeliest
+from .sampling import TokenScore, log_probabilities
 from .stopping import Cut
-from .verify import LogitRows
 
 EarlyStopping = Literal["never"] | bool
 RUNNING = Cut(0)
-# Values of a block, of which ``largest`` looks at the peak first.
-BLOCK = 128
 
 
 class BeamOptions(Protocol):
@@ -119,7 +116,8 @@ class BeamSearch(Generation):
     condition: Condition | None = None
 
     def begin(self, prompt: Sequence[int], source: Sequence[int]) -> None:
-        self._prompt, self._history = list(prompt), HistoryBuffer(prompt, source)
+        self._prompt = list(prompt)
+        self._said = LogProbabilities(HistoryBuffer(prompt, source), self.filters)
         self._step = 0
         root = Beam((), np.float32(0), -1)
         self._groups = [Group([root]) for _ in range(self.options.num_beam_groups)]
@@ -134,7 +132,7 @@ class BeamSearch(Generation):
         return self._branches.grow(self._live())
 
     def take(self, scores: Scores, draft_seconds: float, decode_seconds: float) -> Turn:
-        rows = LogitRows(log_softmax(scores.logits), Greedy(), self._history, self.filters)
+        self._said.read(scores.logits)
         for group in self._groups:
             if group.candidates:
                 self._estimate(group, scores)
@@ -142,8 +140,9 @@ class BeamSearch(Generation):
         chosen = Counter[int]()
         for group in self._groups:
             if not group.done:
-                self._expand(group, rows, chosen)
-                chosen.update(beam.tokens[-1] for beam in group.beams)
+                self._expand(group, chosen)
+                if len(self._groups) > 1:
+                    chosen.update(beam.tokens[-1] for beam in group.beams)
         self._step += 1
         if all(group.done for group in self._groups):
             return self._end()
@@ -155,10 +154,10 @@ class BeamSearch(Generation):
     def _live(self) -> list[Beam]:
         return [beam for group in self._groups for beam in group.beams]
 
-    def _expand(self, group: Group, rows: LogitRows, chosen: Mapping[int, int]) -> None:
+    def _expand(self, group: Group, chosen: Mapping[int, int]) -> None:
         """The candidates for one more token; they compete now, or when they were fed."""
-        found = self._candidates(group, rows, chosen, self._width())
-        group.candidates = [self._judged(one.beam, self._cut(one.beam.tokens)) for one in found]
+        beams = self._continuations(group, chosen)
+        group.candidates = [self._judged(beam, self._cut(beam.tokens)) for beam in beams]
         group.beams = [one.beam for one in group.candidates if one.cut is None]
         if not (self.condition and self.condition.classifier and group.beams):
             self._choose(group)
@@ -177,7 +176,8 @@ class BeamSearch(Generation):
     def _choose(self, group: Group) -> None:
         """The best candidates become beams; those of them that end become finished texts."""
         width = self._width()
-        order = best_first(group.candidates)
+        # Without a condition they come in order.
+        order = best_first(group.candidates) if self.condition else group.candidates
         # Those that end in one step are all compared, even where the first of them fill the group.
         full = self.options.early_stopping is True and len(group.finished) == width
         for one in order[:width]:
@@ -193,44 +193,53 @@ class BeamSearch(Generation):
     def _width(self) -> int:
         return self.options.num_beams // self.options.num_beam_groups
 
-    def _candidates(
-        self, group: Group, rows: LogitRows, chosen: Mapping[int, int], width: int
-    ) -> list[Candidate]:
-        """The best continuations, enough that ``width`` go on though all end tokens are there."""
-        most = max(2, 1 + len(self.ends)) * width
+    def _continuations(self, group: Group, chosen: Mapping[int, int]) -> list[Beam]:
+        """The best, enough that the group goes on though all end tokens are among them."""
+        most = max(2, 1 + len(self.ends)) * self._width()
         asked, beams = self.options.logprobs, group.beams
         calls = [self._branches.call(beam) for beam in beams]
-        values = np.stack(
-            [rows.filtered(row, beam.tokens) for row, beam in zip(calls, beams, strict=True)]
-        )
-        if chosen and self.options.diversity_penalty:
+        for call, beam in zip(calls, beams, strict=True):
+            self._said.filter(call, beam.tokens)
+        values = self._said.values
+        if chosen or calls != list(range(len(values))):
+            values = values[calls]
+        if self.options.diversity_penalty:
             for token, count in chosen.items():
                 values[:, token] -= np.float32(self.options.diversity_penalty * count)
-        totals = values + np.array([[beam.score] for beam in beams], np.float32)
-        found: list[Candidate] = []
-        for which, token in self._looked_at(beams, totals, most):
-            beam, total = beams[which], totals[which, token]
-            logprobs = beam.logprobs
+        scores = np.array([beam.score for beam in beams], np.float32) + self._said.offsets[calls]
+        found: list[Beam] = []
+        for which, token, total in self._looked_at(beams, values, scores, most):
+            beam, logprobs = beams[which], beams[which].logprobs
             if asked is not None:
                 logprobs = (*logprobs, log_probabilities(values[which], token, asked))
-            tokens, place = (*beam.tokens, token), self._branches.row(calls[which])
-            new = Beam(tokens, total, place, logprobs, beam.condition)
-            ended = token in self.ends or len(tokens) >= self.max_new_tokens
-            found.append(self._judged(new, Cut(len(tokens), "stop") if ended else None))
-        return best_first(found)[:most]
-
-    def _looked_at(self, beams: Sequence[Beam], totals: Row, most: int) -> list[tuple[int, int]]:
-        """Beams, by number, and tokens: the likeliest of all, ``totals [beams, V]``. A condition
-        may want one of the others: the likeliest of each and those it wants to see."""
+            tokens, row = (*beam.tokens, token), self._branches.row(calls[which])
+            found.append(Beam(tokens, total, row, logprobs, beam.condition))
         if self.condition is None:
-            size = totals.shape[1]
-            return [divmod(place, size) for place in largest(totals.reshape(-1), most)]
-        found: list[tuple[int, int]] = []
-        for which, (beam, row) in enumerate(zip(beams, totals, strict=True)):
-            best = largest(row, most)
-            wanted = self.condition.wanted(beam.tokens).difference(best)
-            best += sorted(token for token in wanted if row[token] > -np.inf)
-            found += [(which, token) for token in best]
+            return found
+        # Whether a text ends where a stop string cuts it is asked of the best alone.
+        ended = [beam.tokens[-1] in self.ends or self._full(beam.tokens) for beam in found]
+        judged = [
+            self._judged(beam, Cut(len(beam.tokens), "stop") if end else None)
+            for beam, end in zip(found, ended, strict=True)
+        ]
+        return [one.beam for one in best_first(judged)[:most]]
+
+    def _looked_at(
+        self, beams: Sequence[Beam], values: Floats, scores: Floats, most: int
+    ) -> list[tuple[int, int, np.float32]]:
+        """Beams, by number, tokens and sums: the likeliest of all. A condition may want one of the
+        others: the likeliest of each and those it wants to see."""
+        if self.condition is None:
+            return likeliest(values, scores, most)
+        found: list[tuple[int, int, np.float32]] = []
+        for which, beam in enumerate(beams):
+            row = slice(which, which + 1)
+            best = likeliest(values[row], scores[row], most)
+            found += [(which, token, total) for _, token, total in best]
+            wanted = self.condition.wanted(beam.tokens).difference(one[1] for one in best)
+            for token in sorted(wanted):
+                total = values[which, token] + scores[which]
+                found += [(which, token, total)] if total > -np.inf else []
         return found
 
     def _judged(self, beam: Beam, cut: Cut | None) -> Candidate:
@@ -248,7 +257,10 @@ class BeamSearch(Generation):
             found = self.stopped(tokens)
             if found is not None:
                 return found
-        return Cut(len(tokens), "length") if len(tokens) >= self.max_new_tokens else None
+        return Cut(len(tokens), "length") if self._full(tokens) else None
+
+    def _full(self, tokens: Sequence[int]) -> bool:
+        return len(tokens) >= self.max_new_tokens
 
     def _finish(self, group: Group, beam: Beam, cut: Cut) -> None:
         """Keep a text that ended if it is among the best of its group."""
@@ -306,27 +318,3 @@ def best_first(candidates: Sequence[Candidate]) -> list[Candidate]:
         seen[bank] += 1
     by_turn = sorted(range(len(order)), key=lambda i: turns[i])
     return [order[i] for i in by_turn]
-
-
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``[rows, V]``, in float32."""
-    shifted: NDArray[np.float32] = logits - logits.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
-
-
-def largest(values: Row, count: int) -> list[int]:
-    """Ids of the ``count`` largest finite values, largest first, lowest id first among equals.
-
-    The peaks of ``count`` blocks are no larger than the ``count`` largest values, so the least of
-    the highest peaks bounds them from below, and a block's peak is found at a vector's speed.
-    """
-    blocks = len(values) // BLOCK
-    edge = np.float32(-np.inf)
-    if blocks >= count:
-        peaks = values[: blocks * BLOCK].reshape(BLOCK, blocks).max(axis=0)
-        edge = np.partition(peaks, -count)[-count]
-    ids = np.flatnonzero(values >= edge if edge > -np.inf else values > edge)
-    order = np.argsort(-values[ids], kind="stable")[:count]
-    found: list[int] = ids[order].tolist()
-    return found

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from .generation import Feed, Target
 
-# Rows no text follows any more are dropped when there are this many and a quarter of all.
+# Rows no text follows any more are dropped when there are this many and a quarter of all; they are
+# counted whenever there are so many rows more.
 FEWEST_DEAD = 16
 
 
@@ -31,13 +32,13 @@ class Branches:
         # Which row of a call follows a row with a token, the cache's row of the call's first
         # logits, and the rows that stand whatever is chosen.
         self._calls: dict[tuple[int, int], int] = {}
-        self._first = self._base = 0
+        self._first = self._base = self._counted = 0
 
     def prompt(self, pending: Sequence[int]) -> Feed:
         """The call of what all texts begin with."""
         self._base = self._target.length + len(pending)
         self._first = self._base - 1
-        self._before = list(range(-1, self._first))
+        self._before, self._counted = list(range(-1, self._first)), self._base
         return Feed(pending, None, len(pending) - 1)
 
     def grow(self, tips: Sequence[Tip]) -> Feed:
@@ -62,15 +63,17 @@ class Branches:
         followed = sorted({tip.row for tip in tips if tip.row >= base})
         self._target.keep(base, followed)
         self._before[base:] = [self._before[row] for row in followed]
-        _move(tips, {row: base + i for i, row in enumerate(followed)})
-        self._compact(tips)
+        if followed and followed[-1] >= base + len(followed):
+            _move(tips, {row: base + i for i, row in enumerate(followed)})
+        if self._target.length >= self._counted + FEWEST_DEAD:
+            self._compact(tips)
+            self._counted = self._target.length
 
     def _compact(self, tips: Sequence[Tip]) -> None:
-        """Drop rows no text comes from, now and then, since those behind them are moved."""
+        """Drop rows no text comes from, if they are many: those behind them are moved."""
         length = self._target.length
         alive = self._ancestry(tips)
-        dead = length - len(alive)
-        if dead < max(FEWEST_DEAD, length // 4):
+        if length - len(alive) < max(FEWEST_DEAD, length // 4):
             return
         first = next(i for i, row in enumerate(alive) if i != row)
         self._target.keep(first, alive[first:])

@@ -22,7 +22,7 @@ from edgegen.shortlist import spread_of
 from .buffers import GRAIN
 from .cache import KVCache, open_cache
 from .lineage import Lineage
-from .masks import HIDDEN, Masks
+from .masks import Masks
 from .static import StaticRequest
 from .verify import depths
 
@@ -229,12 +229,12 @@ class Decoder:
     def _visible(self, n: int, past: int, parents: Sequence[int] | None) -> NDArray[np.float32]:
         if self._lineage is None:
             return self._masks.visible(n, past, parents)
-        return np.where(self._lineage.visible(past, past + n), np.float32(0), HIDDEN)[None]
+        return self._masks.visible_of(self._lineage.visible(past, past + n))
 
     def _key_positions(self, call: _Call, n: int, past: int, parents: Sequence[int] | None) -> Ints:
         if self._lineage is None:
             return self._masks.key_positions(n, past, parents, call.positions)
-        return self._lineage.positions(0, past + n)
+        return self._masks.key_positions_of(self._lineage.positions(0, past + n), n)
 
 
 def widens(variant: Variant) -> bool:

@@ -7,6 +7,7 @@ a new one sees is a matter of its mask, and where it stands one of its position.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,12 @@ class Lineage:
         """New rows behind the ``length`` that stand; ``parents`` as in ``Decoder.forward``."""
         end = length + len(parents)
         self._reserve(end)
+        if length + min(parents) >= 0 > max(parents):
+            before = [length + parent for parent in parents]
+            self._sees[length:end, :length] = self._sees[before, :length]
+            self._sees[length:end, length:end] = _themselves(end - length)
+            self._positions[length:end] = self._positions[before] + 1
+            return
         self._sees[length:end] = False
         for row, parent in enumerate(parents, length):
             before = length + parent
@@ -37,11 +44,12 @@ class Lineage:
 
     def keep(self, length: int, rows: Sequence[int]) -> None:
         """As ``KVCache.keep``."""
-        if rows:
-            order = [*range(length), *rows]
-            end = len(order)
-            self._positions[length:end] = self._positions[list(rows)]
-            self._sees[length:end, :end] = self._sees[list(rows)][:, order]
+        kept, end = list(rows), length + len(rows)
+        if kept != list(range(length, end)):
+            self._positions[length:end] = self._positions[kept]
+            among = self._sees[np.ix_(kept, kept)]
+            self._sees[length:end, :length] = self._sees[kept, :length]
+            self._sees[length:end, length:end] = among
 
     def positions(self, start: int, end: int) -> Ints:
         """``[1, end - start]``"""
@@ -57,3 +65,9 @@ class Lineage:
             more = max(held, rows - held)
             self._positions = np.pad(self._positions, (0, more))
             self._sees = np.pad(self._sees, (0, more))
+
+
+@cache
+def _themselves(rows: int) -> NDArray[np.bool_]:
+    """``[rows, rows]``: each sees itself alone."""
+    return np.eye(rows, dtype=np.bool_)

@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 class Masks:
-    """Of one text whose new rows are a chain or a tree.
+    """Of rows that are one text, whose new ones are a chain or a tree, or all of them a tree.
 
     ``grain`` makes a mask so many columns wide or a multiple of it, those behind the rows hidden.
     While the width stays an array stays the same object, written anew: a backend need not bind it
@@ -28,24 +28,19 @@ class Masks:
         self._grain = grain
         self._visible: dict[int, Floats] = {}  # by rows of a call
         self._places: Ints = np.arange(0)[None]
+        self._lined: Ints = np.zeros((1, 0), np.int64)
         self._triangle: Floats = np.zeros((1, 1), np.float32)
         self._seen = -1  # columns that a call of one row saw in its mask, where that is kept
 
     def visible(self, n: int, past: int, parents: Sequence[int] | None) -> Floats:
         """Additive ``[1, n, width]``: 0 for a row's own path, HIDDEN elsewhere. ``parents`` None is
         a chain."""
-        width, end = self._width(n, past), past + n
-        mask = self._visible.get(n)
-        if mask is not None and mask.shape[2] == width:
-            if n == 1 and past == self._seen:
-                mask[0, 0, past] = 0
-                self._seen = end
-                return mask
-        else:
-            mask = np.empty((1, n, width), np.float32)
-            # Those of a prompt are large and seldom needed again, exact ones hardly ever fit again.
-            if self._grain > 1 and n <= TRAIL:
-                self._visible[n] = mask
+        end, before = past + n, self._visible.get(n)
+        mask = self._array(n, past)
+        if n == 1 and past == self._seen and mask is before:
+            mask[0, 0, past] = 0
+            self._seen = end
+            return mask
         mask[0, :, :past] = 0
         if parents is None:
             mask[0, :, past:end] = self._chain(n)
@@ -54,6 +49,14 @@ class Masks:
         mask[0, :, end:] = HIDDEN
         if n == 1:
             self._seen = end
+        return mask
+
+    def visible_of(self, sees: NDArray[np.bool_]) -> Floats:
+        """The same of rows that see ``sees [n, past + n]``, whoever follows whom."""
+        n, end = sees.shape
+        mask = self._array(n, end - n)
+        mask.fill(HIDDEN)
+        np.copyto(mask[0, :, :end], np.float32(0), where=sees)
         return mask
 
     def key_positions(
@@ -68,6 +71,25 @@ class Masks:
         places = self._places.copy()
         places[:, past : past + n] = positions
         return places
+
+    def key_positions_of(self, positions: Ints, n: int) -> Ints:
+        """The same where ``positions [1, past + n]`` are those of all rows."""
+        end = positions.shape[1]
+        width = self._width(n, end - n)
+        if self._lined.shape[1] != width:
+            self._lined = np.zeros((1, width), np.int64)
+        self._lined[:, :end] = positions
+        return self._lined
+
+    def _array(self, n: int, past: int) -> Floats:
+        """Where a mask is written: the same as last time if it has as many columns."""
+        width, mask = self._width(n, past), self._visible.get(n)
+        if mask is None or mask.shape[2] != width:
+            mask = np.empty((1, n, width), np.float32)
+            # Those of a prompt are large and seldom needed again, exact ones hardly ever fit again.
+            if self._grain > 1 and n <= TRAIL:
+                self._visible[n] = mask
+        return mask
 
     def _chain(self, n: int) -> Floats:
         """``[n, n]``: a row sees itself and those before it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from edgegen import GenerationOptions, Pipeline, load
 from edgegen.cli import app
 from edgegen.errors import InputError
 from edgegen.export.families import family_of
-from edgegen.runtime.beams import largest
+from edgegen.runtime.filters import RepetitionPenalty
+from edgegen.runtime.history import HistoryBuffer
+from edgegen.runtime.ranking import LogProbabilities, likeliest
 
 Pipelines = Callable[[str], Pipeline]
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -171,16 +173,39 @@ def test_the_command_line_writes_the_texts_and_their_scores(tmp_path: Path) -> N
     assert len(lines) == 3 and scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("length", [1, 7, 128, 1000, 1024, 5000])
-def test_the_largest_values_are_those_of_a_whole_sort(length: int) -> None:
+@pytest.mark.parametrize("size", [1, 7, 128, 1000, 1024, 5000])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_likeliest_are_those_of_a_whole_sort(rows: int, size: int) -> None:
     """With ties at the edge, forbidden values and fewer allowed ones than are asked for."""
-    rng = np.random.default_rng(length)
+    rng = np.random.default_rng(size)
     for trial in range(40):
-        values = rng.normal(size=length).astype(np.float32)
-        if trial % 2:
-            values = values.round(1)  # many ties
-        values[rng.random(length) < (0.0, 0.5, 0.999, 1.0)[trial % 4]] = -np.inf
+        values = rng.normal(size=(rows, size)).astype(np.float32)
+        scores = rng.normal(scale=(0, 3, 100)[trial % 3], size=rows).astype(np.float32)
+        if trial % 2:  # many ties
+            values, scores = values.round(1), scores.round(1)
+        values[rng.random((rows, size)) < (0.0, 0.5, 0.999, 1.0)[trial % 4]] = -np.inf
+        sums = (values + scores[:, None]).reshape(-1)
+        order = np.argsort(-sums, kind="stable")
+        finite = [int(place) for place in order if sums[place] > -np.inf]
+        wanted = [(*divmod(place, size), sums[place]) for place in finite]
         for count in (1, 2, 8, 40):
-            whole = np.argsort(-values, kind="stable")
-            wanted = [int(token) for token in whole if values[token] > -np.inf][:count]
-            assert largest(values, count) == wanted, (trial, count)
+            found = likeliest(values, scores, count)
+            assert found == wanted[:count], (trial, count)
+
+
+@pytest.mark.parametrize("rounds", [(4, 1, 3), (1, 4, 2)])
+def test_log_probabilities_are_those_of_each_call_and_filtered_once(rounds: Sequence[int]) -> None:
+    rng = np.random.default_rng(1)
+    history = HistoryBuffer([0], [])
+    said = LogProbabilities(history, [RepetitionPenalty(2.0)])
+    for rows in rounds:
+        logits = rng.normal(size=(rows, 50)).astype(np.float32)
+        wanted = torch.log_softmax(torch.from_numpy(logits), -1).numpy().copy()
+        said.read(logits)
+        assert np.allclose(said.values + said.offsets[:, None], wanted, atol=1e-6)
+        for row in range(rows):
+            said.filter(row, (5, 6))
+            said.filter(row, (5, 6))
+            for token in (0, 5, 6):
+                wanted[row, token] *= 2
+        assert np.allclose(said.values, wanted, atol=1e-6)

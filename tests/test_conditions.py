@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from edgegen import GenerationOptions, Pipeline, load
 from edgegen.cli import app
 from edgegen.errors import EdgegenError
-from edgegen.runtime.beams import BeamSearch, log_softmax
+from edgegen.runtime.beams import BeamSearch
 from edgegen.runtime.conditions import Condition, Contains, Limits, read_rules, repeats, runs
 from edgegen.runtime.decoder import Scores
 from edgegen.runtime.generation import Hypothesis
@@ -105,12 +105,17 @@ class Language:
         for length in range(1, MOST + 1):
             grown: dict[tuple[int, ...], float] = {}
             for text, score in open_texts.items():
-                row = log_softmax(self.logits((0, *text))[None])[0]
+                row = log_softmax(self.logits((0, *text)))
                 for token in range(WORDS + 1):
                     ended = token == STOP or length == MOST
                     (found if ended else grown)[*text, token] = score + float(row[token])
             open_texts = grown
         return found
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted: NDArray[np.float32] = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
 
 
 def number(text: Sequence[int]) -> int:

@@ -1,0 +1,86 @@
+"""Which continuations of several texts are likeliest: log-probabilities, sums, the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .filters import LogitsFilter
+from .history import HistoryBuffer
+
+Floats = NDArray[np.float32]
+# Values of a block. Blocks are looked at by their peaks, and those alone that have one of the best.
+BLOCK = 32
+LEAST = np.finfo(np.float32).min
+
+
+class LogProbabilities:
+    """Of a call's rows, as filters leave them: ``values [rows, V]`` plus ``offsets [rows]``,
+    written anew each call.
+
+    Filters see log-probabilities, as transformers' processors do in a beam search.
+    """
+
+    def __init__(self, history: HistoryBuffer, filters: Sequence[LogitsFilter]) -> None:
+        self._history, self._filters = history, filters
+        self._filtered: set[int] = set()
+        self._weights: Floats = np.empty(0, np.float32)
+        self.values: Floats = np.empty((0, 0), np.float32)
+        self.offsets: Floats = np.empty(0, np.float32)
+
+    def read(self, logits: Floats) -> None:
+        """Those of ``logits [rows, V]``, in float32."""
+        if self.values.shape != logits.shape:
+            self.values = np.empty_like(logits)
+            self._weights = np.empty_like(logits[0])
+        tops = logits.max(axis=1)
+        self.offsets = np.empty_like(tops)
+        for row, top in enumerate(tops):  # each row while it is near
+            values, weights = self.values[row], self._weights
+            np.subtract(logits[row], top, out=values)
+            np.exp(values, out=weights)
+            self.offsets[row] = weights.sum()
+        np.negative(np.log(self.offsets, out=self.offsets), out=self.offsets)
+        self._filtered.clear()
+
+    def filter(self, row: int, tokens: Sequence[int]) -> None:
+        """Let the filters have a row; ``tokens`` are those it follows. Once a call, whoever asks."""
+        if not self._filters or row in self._filtered:
+            return
+        values, history = self.values[row], self._history.at(tokens)
+        values += self.offsets[row]
+        self.offsets[row] = 0
+        for rule in self._filters:
+            rule.apply(values, history)
+        self._filtered.add(row)
+
+
+def likeliest(values: Floats, scores: Floats, count: int) -> list[tuple[int, int, np.float32]]:
+    """Row, id and sum of the ``count`` largest finite of ``values [rows, V]`` plus ``scores
+    [rows]``, largest first, lowest row and id first among equals.
+
+    The peaks of ``count`` blocks are no larger than the ``count`` largest sums: those lie in the
+    blocks of the highest peaks, or behind the last block.
+    """
+    size, added = values.shape[1], scores[:, None]
+    blocks, begin, edge = size // BLOCK, 0, LEAST
+    found: list[tuple[int, int, np.float32]] = []
+    if blocks * len(values) >= count:
+        split = values[:, : blocks * BLOCK].reshape(-1, BLOCK, blocks)
+        peaks = (split.max(axis=1) + added).reshape(-1)
+        bound = np.partition(peaks, -count)[-count]
+        if bound > edge:
+            begin, edge = blocks * BLOCK, bound
+            rows, high = np.divmod(np.flatnonzero(peaks >= edge), blocks)
+            near = split[rows, :, high] + added[rows]
+            block, place = np.nonzero(near >= edge)
+            ids = place * blocks + high[block]
+            found += zip(rows[block].tolist(), ids.tolist(), near[block, place], strict=True)
+    if begin < size:
+        rest = values[:, begin:] + added
+        rows, ids = np.nonzero(rest >= edge)
+        found += zip(rows.tolist(), (ids + begin).tolist(), rest[rows, ids], strict=True)
+    found.sort(key=lambda one: (-one[2], one[0], one[1]))
+    return found[:count]
