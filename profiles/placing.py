@@ -21,8 +21,9 @@ from edgegen.devices.machine import processor
 from edgegen.errors import BundleError, DeviceError, DeviceMissing, InputError
 from edgegen.runtime.calibration import Costs, measure, rising
 from edgegen.runtime.engine import Engine, Memory
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import Pipeline, load
+from edgegen.runtime.pipeline import Pipeline
 from edgegen.runtime.placement import FORMAT, Drafts, Plan, bundle_sha256, drivers
 from edgegen.runtime.task import Source
 from edgegen.runtime.tokenizer import load_tokenizer

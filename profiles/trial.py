@@ -13,8 +13,9 @@ from time import perf_counter
 import msgspec
 
 from edgegen.manifest import Manifest, Variant
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import Pipeline, load
+from edgegen.runtime.pipeline import Pipeline
 from edgegen.runtime.result import Pass, Result
 from edgegen.runtime.speculation import rows_of
 from edgegen.runtime.text import TextTask

@@ -167,7 +167,10 @@ class BeamSearch(Generation):
         assert self.condition and self.condition.classifier and scores.hidden is not None
         said = self.condition.classifier.estimate(scores.hidden)
         beams = iter(
-            [replace(beam, condition=float(said[self._branches.call(beam)])) for beam in group.beams]
+            [
+                replace(beam, condition=float(said[self._branches.call(beam)]))
+                for beam in group.beams
+            ]
         )
         group.candidates = [
             one if one.cut else replace(one, beam=next(beams)) for one in group.candidates

@@ -78,7 +78,6 @@ class Engine:
         device: Device | Mapping[str, Device],
         options: DeviceOptions,
         precision: str | Mapping[str, str] | None = None,
-        companion: Companion | None = None,
         *,
         static: bool = False,
         fallback: Sequence[Device] = (),
@@ -88,8 +87,9 @@ class Engine:
         self.parts = Parts(bundle, device, options, precision, fallback, static=static, role=role)
         self.bundle, self.options = bundle, options
         self.manifest = bundle.manifest
-        self.companion = companion
-        # What drafts may be copied from beside source and output; set before the first text.
+        # Set before the first text: a draft model, and what drafts may be copied from beside
+        # source and output.
+        self.companion: Companion | None = None
         self.corpus: Corpus | None = None
         self.speculation = Speculation()
         self.sources = sources

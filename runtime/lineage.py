@@ -29,10 +29,10 @@ class Lineage:
         end = length + len(parents)
         self._reserve(end)
         if length + min(parents) >= 0 > max(parents):
-            before = [length + parent for parent in parents]
-            self._sees[length:end, :length] = self._sees[before, :length]
+            followed = [length + parent for parent in parents]
+            self._sees[length:end, :length] = self._sees[followed, :length]
             self._sees[length:end, length:end] = _themselves(end - length)
-            self._positions[length:end] = self._positions[before] + 1
+            self._positions[length:end] = self._positions[followed] + 1
             return
         self._sees[length:end] = False
         for row, parent in enumerate(parents, length):

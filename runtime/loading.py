@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,6 @@ AUTO = "auto"
 class Loading:
     """The arguments of ``load``, which tells what they are."""
 
-    path: str | Path
     device: Places | None
     threads: int
     precision: Places | None
@@ -47,23 +47,10 @@ class Loading:
     calibrate: bool
 
     def open(
-        self, warn: Callable[[str], None]
+        self, bundle: Bundle, made: ExitStack, warn: Callable[[str], None]
     ) -> tuple[Engine, dict[str, Tokenizer], Placed | None]:
-        """Everything compiled that each request needs. Raises what ``load`` does."""
-        made: list[Engine] = []
-        try:
-            with Bundle.opening(self.path, verify=self.verify) as bundle:
-                found = self._compiled(bundle, warn)
-                made.append(found[0])
-            return found
-        except BaseException:
-            for engine in made:  # of weights that proved damaged
-                engine.close()
-            raise
-
-    def _compiled(
-        self, bundle: Bundle, warn: Callable[[str], None]
-    ) -> tuple[Engine, dict[str, Tokenizer], Placed | None]:
+        """Everything compiled that each request needs. ``made`` closes it. Raises what ``load``
+        does."""
         options = self._options(self.threads)
         plan = planned(self.placement, bundle, options, self.device, warn)
         places = by_part(self.device if plan is None else plan.places)
@@ -71,24 +58,29 @@ class Loading:
             raise InputError("a device is given for draft, and no draft model; give one, or none.")
         beside = places.pop("draft", "") or places.get("decode", places[DEFAULT])
         formats = self.precision if plan is None or self.precision is not None else plan.precision
-        tokenizers = {
-            role: load_tokenizer(bundle.path, record)
-            for role, record in bundle.manifest.tokenizers.items()
-        }
-        copied = None if self.corpus is None else read_corpus(Path(self.corpus), tokenizers)
         sources = SourceCache(self.source_cache_bytes) if self.source_cache_bytes else None
         engine = Engine(
             bundle,
             {part: device_named(name) for part, name in places.items()},
             options,
             None if formats is None else by_part(formats, ""),
-            self._companion(bundle, tokenizers, self.draft_device or beside, sources),
             static=self.static,
             fallback=tuple(map(device_named, self.fallback)),
             sources=sources,
         )
-        engine.corpus = copied
-        engine.parts.open(engine.opened_first)
+        made.callback(engine.close)
+        with engine.parts.opening(engine.opened_first):
+            tokenizers = {
+                role: load_tokenizer(bundle.path, record)
+                for role, record in bundle.manifest.tokenizers.items()
+            }
+            if self.corpus is not None:
+                engine.corpus = read_corpus(Path(self.corpus), tokenizers)
+            if self.draft_model is not None:
+                device = self.draft_device or beside
+                engine.companion = self._companion(
+                    self.draft_model, bundle, tokenizers, device, sources
+                )
         return engine, tokenizers, plan
 
     def measure(self, engine: Engine, warn: Callable[[str], None]) -> None:
@@ -111,21 +103,18 @@ class Loading:
 
     def _companion(
         self,
+        path: str | Path,
         bundle: Bundle,
         tokenizers: Mapping[str, Tokenizer],
         device: str,
         sources: SourceCache | None,
-    ) -> Companion | None:
-        count = self.threads if self.draft_threads is None else self.draft_threads
-        options = self._options(count)
-        if self.draft_model is None:
-            return None
+    ) -> Companion:
         return Companion.open(
-            self.draft_model,
+            path,
             bundle,
             tokenizers,
             device,
-            options,
+            self._options(self.threads if self.draft_threads is None else self.draft_threads),
             verify=self.verify,
             fallback=tuple(map(device_named, self.fallback)),
             sources=sources,

@@ -108,10 +108,18 @@ class Parts:
             return found
 
     def open(self, names: Sequence[str]) -> None:
-        """Compile these now, side by side, each on the first device that can. Of several that
-        cannot be the first is told."""
+        """Compile these now, as ``opening`` does."""
+        with self.opening(names):
+            pass
+
+    @contextmanager
+    def opening(self, names: Sequence[str]) -> Generator[None]:
+        """Compile these side by side, each on the first device that can: the last one by the
+        caller, behind the block, the others meanwhile. Of several that cannot be the first is
+        told."""
         with ThreadPoolExecutor(max(1, len(names) - 1), "edgegen-compile") as pool:
             beside = [pool.submit(self._settle, name) for name in names[:-1]]
+            yield
             failed: Exception | None = None
             try:
                 for name in names[-1:]:

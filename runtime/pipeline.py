@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast, overload
 
@@ -24,12 +22,11 @@ from .encoding import Filling, Label, encoder_for, refuse_method
 from .engine import Engine
 from .fallback import retried, steadily
 from .infill import marks_of
-from .loading import Loading
 from .options import GenerationOptions
-from .placement import Placed, Places
+from .placement import Placed
 from .result import Result
 from .tags import Span
-from .task import EdgegenWarning, Gaps, Message, Source, Task
+from .task import Gaps, Message, Source, Task
 
 TASKS: Registry[Any] = Registry(
     "task",
@@ -267,61 +264,4 @@ def is_batch(source: object) -> bool:
     return not isinstance(items[0], int | float | Mapping) and not hasattr(items[0], "__index__")
 
 
-def load(
-    path: str | Path,
-    device: Places | None = None,
-    threads: int = 1,
-    *,
-    precision: Places | None = None,
-    static: bool = False,
-    exact: bool = True,
-    fallback: Sequence[str] = (),
-    placement: str | Path | None = None,
-    source_cache_bytes: int = 0,
-    cache_dir: str | Path | None = None,
-    verify: bool = True,
-    draft_model: str | Path | None = None,
-    draft_device: str | None = None,
-    draft_threads: int | None = None,
-    corpus: str | Path | None = None,
-    calibrate: bool = False,
-) -> Pipeline:
-    """Open a bundle on its devices, ready to generate.
-
-    ``device`` is a name, ``ort-cpu`` unless said, or one a part (``{"encode": "ov-cpu"}``;
-    ``draft`` is a draft model's, ``default`` that of all others). ``precision`` picks among the
-    bundle's variants, the same way (the smallest weights by default); ``static`` takes graphs of
-    fixed sizes where the device could do with those of any size too. ``exact`` False lets the
-    device compute float graphs in what it declares faster. ``fallback`` are devices that take over,
-    in order, from one that is missing or fails. ``placement`` is a file that ``edgegen profile
-    --plan`` wrote, or ``"auto"`` for the one measured here for this bundle, if any; it decides the
-    devices. ``source_cache_bytes`` of encoded sources are kept for calls with the same source.
-    ``verify`` checks every file's hash. ``draft_model`` is the bundle of a smaller model for
-    ``draft="model"``, on the same device and threads unless said. ``corpus`` is a UTF-8 text file
-    that the drafter ``suffix``, alone, in a combination or in ``auto``, may copy from; it takes
-    about half a kilobyte of memory a token. ``calibrate`` measures what drafts cost here, once for
-    all loads alike and in about a second: ``draft="auto"`` needs it. ``cache_dir`` keeps what was
-    compiled and measured; ``"auto"`` is the user's cache, for what devices compile slowly. Without
-    one nothing compiled is kept, and measurements go to the user's cache. Raises ``BundleError``,
-    ``UnknownName``, ``DeviceError``, and ``InputError`` for arguments at odds.
-    """
-    start = perf_counter()
-    loading = Loading(
-        path=path, device=device, threads=threads, precision=precision, static=static, exact=exact,
-        fallback=fallback, placement=placement, source_cache_bytes=source_cache_bytes,
-        cache_dir=cache_dir, verify=verify, draft_model=draft_model, draft_device=draft_device,
-        draft_threads=draft_threads, corpus=corpus, calibrate=calibrate,
-    )  # fmt: skip
-    engine, tokenizers, plan = loading.open(warn)
-    task: Task = TASKS[engine.manifest.task](engine, tokenizers)
-    seconds = perf_counter() - start
-    loading.measure(engine, warn)
-    return Pipeline(engine, task, seconds, plan)
-
-
-def warn(message: str) -> None:
-    """To whoever called ``load``."""
-    warnings.warn(message, EdgegenWarning, stacklevel=6)
-
-
-__all__ = ["DEFAULTS", "Gaps", "Message", "Pipeline", "Result", "Stream", "load"]
+__all__ = ["DEFAULTS", "Gaps", "Message", "Pipeline", "Result", "Stream"]

@@ -46,7 +46,7 @@ class LogProbabilities:
         self._filtered.clear()
 
     def filter(self, row: int, tokens: Sequence[int]) -> None:
-        """Let the filters have a row; ``tokens`` are those it follows. Once a call, whoever asks."""
+        """Let the filters have a row that follows ``tokens``. Once a call, whoever asks."""
         if not self._filters or row in self._filtered:
             return
         values, history = self.values[row], self._history.at(tokens)

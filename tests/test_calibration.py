@@ -19,8 +19,8 @@ from edgegen.runtime.auto import Auto
 from edgegen.runtime.budget import Fixed
 from edgegen.runtime.calibration import ROWS, Costs, Store, measure, quartile, rising
 from edgegen.runtime.engine import Engine
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import load
 from edgegen.runtime.speculation import costs_key
 
 KEY = {"graph": "ab", "threads": "1"}

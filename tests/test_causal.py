@@ -16,8 +16,8 @@ from edgegen.export.checkpoint import Checkpoint, Origin
 from edgegen.export.families import family_of
 from edgegen.export.families.causal import STYLES, Causal
 from edgegen.export.reference import TransformersReference
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import load
 
 NEW = 24
 

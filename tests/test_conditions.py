@@ -115,7 +115,8 @@ class Language:
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     shifted: NDArray[np.float32] = logits - logits.max()
-    return shifted - np.log(np.exp(shifted).sum())
+    found: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum())
+    return found
 
 
 def number(text: Sequence[int]) -> int:

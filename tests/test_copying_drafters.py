@@ -13,8 +13,8 @@ from edgegen.runtime.drafters.aggressive import Aggressive
 from edgegen.runtime.drafters.automaton import SuffixAutomaton
 from edgegen.runtime.drafters.base import Context, Drafter
 from edgegen.runtime.drafters.suffix import HANDICAP, Corpus, Suffix
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import load
 from edgegen.runtime.verify import Draft
 
 END = 0

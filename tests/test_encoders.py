@@ -30,7 +30,8 @@ from edgegen.export.reference import TorchReference
 from edgegen.export.sources.sentence_folder import pooling_of
 from edgegen.manifest import Manifest
 from edgegen.runtime.encoding import METHODS
-from edgegen.runtime.pipeline import Pipeline, load
+from edgegen.runtime.opening import load
+from edgegen.runtime.pipeline import Pipeline
 
 DEVICES: dict[Format, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
 LIMITS: dict[Format, float] = {"onnx": 1e-4, "openvino": 1e-3}

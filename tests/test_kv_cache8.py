@@ -24,7 +24,7 @@ from edgegen.export.options import ExportOptions, StaticSizes
 from edgegen.export.parity import judge
 from edgegen.manifest import Parity, PromptParity
 from edgegen.runtime.cache import InPlaceCache
-from edgegen.runtime.pipeline import load
+from edgegen.runtime.opening import load
 
 # Biases by distance, learned places, layers with a window, shared key heads, norms of heads.
 NAMES = ["t5-tied", "bart", "whisper", "llama-grouped", "gemma3", "qwen3"]

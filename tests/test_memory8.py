@@ -22,8 +22,8 @@ from edgegen.export.families import family_of
 from edgegen.export.options import ExportOptions, StaticSizes
 from edgegen.export.parity import Gate, judge
 from edgegen.runtime.engine import Engine, Memory
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import load
 from edgegen.runtime.variants import choose_variant
 
 Samples = NDArray[np.float32]

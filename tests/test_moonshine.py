@@ -16,9 +16,10 @@ from edgegen.errors import CheckpointError
 from edgegen.export.families import family_of
 from edgegen.export.reference import TransformersReference
 from edgegen.runtime.audio import Samples
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.pauses import pause
-from edgegen.runtime.pipeline import Pipeline, load
+from edgegen.runtime.pipeline import Pipeline
 
 RATE = 16000
 

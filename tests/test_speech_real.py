@@ -21,8 +21,9 @@ from edgegen.export.sources import load as load_checkpoint
 from edgegen.export.sources.packages import fetch_package
 from edgegen.runtime import audio
 from edgegen.runtime.languages import NAMES
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import Pipeline, load
+from edgegen.runtime.pipeline import Pipeline
 from edgegen.runtime.result import Result
 
 torch = pytest.importorskip("torch")

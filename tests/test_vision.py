@@ -28,8 +28,8 @@ from edgegen.export.parity import Gate
 from edgegen.export.reference import TransformersReference
 from edgegen.manifest import Image
 from edgegen.runtime import picture
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import load
 
 pillow = pytest.importorskip("PIL.Image")
 Bytes = NDArray[np.uint8]

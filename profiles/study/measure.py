@@ -21,8 +21,9 @@ from edgegen.errors import DeviceError, InputError
 from edgegen.runtime.auto import MOST
 from edgegen.runtime.calibration import measure as measure_costs
 from edgegen.runtime.decoder import Decoder
+from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import Pipeline, load
+from edgegen.runtime.pipeline import Pipeline
 
 from ..apart import run_apart
 from ..machine import this_machine

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from edgegen.errors import ParityError as ParityError
     from edgegen.errors import UnknownName as UnknownName
     from edgegen.manifest import Manifest as Manifest
+    from edgegen.runtime.opening import load as load
     from edgegen.runtime.options import GenerationOptions as GenerationOptions
     from edgegen.runtime.pipeline import Gaps as Gaps
     from edgegen.runtime.pipeline import Pipeline as Pipeline
     from edgegen.runtime.pipeline import Result as Result
-    from edgegen.runtime.pipeline import load as load
 
 __version__ = "0.1.0"
 
@@ -69,7 +69,7 @@ _HOMES = {
     "Pipeline": "edgegen.runtime.pipeline",
     "Result": "edgegen.runtime.pipeline",
     "UnknownName": "edgegen.errors",
-    "load": "edgegen.runtime.pipeline",
+    "load": "edgegen.runtime.opening",
 }
 
 

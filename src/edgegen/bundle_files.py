@@ -11,12 +11,14 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 from edgegen.bundle_rules import shown
 
 MAX_ENTRIES = 100_000
 MAX_DEPTH = 16
+HASHED = 4 * 2**20  # bytes of a file hashed at a time
 # What file managers leave behind by themselves; never opened, so never a fault.
 _CLUTTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
@@ -94,10 +96,18 @@ def sha256(path: Path) -> str:
     """Hash of a regular file, lower-case hex. Raises ``OSError``.
 
     Read through a buffer, not a memory map: a mapped file that another process cuts short kills
-    the reader (SIGBUS), and the map was only 6% faster (60 MB: 33.7 ms against 35.8 ms).
+    the reader (SIGBUS), and the map was only 6% faster (60 MB: 33.7 ms against 35.8 ms). The buffer
+    is large, since after each piece the interpreter is waited for, for 5 ms where it is busy.
     """
-    with os.fdopen(_open_regular(path), "rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with (
+        os.fdopen(_open_regular(path), "rb", buffering=0) as file,
+        mmap(-1, min(max(os.fstat(file.fileno()).st_size, 1), HASHED)) as pages,
+        memoryview(pages) as buffer,
+    ):
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 def _open_regular(path: Path) -> int:

@@ -69,8 +69,8 @@ def condition(
     from edgegen.errors import InputError
     from edgegen.export.heads.condition import HeadOptions, add, fit
     from edgegen.runtime.observing import observe
+    from edgegen.runtime.opening import load
     from edgegen.runtime.options import GenerationOptions
-    from edgegen.runtime.pipeline import load
 
     from .stages import Stages
 

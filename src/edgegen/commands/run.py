@@ -138,7 +138,7 @@ def generate(typed: dict[str, Any]) -> None:
 
 def opened(typed: dict[str, Any], options: GenerationOptions) -> Pipeline:
     """The bundle, loaded; what is to be known of that goes to standard error."""
-    from edgegen.runtime.pipeline import load
+    from edgegen.runtime.opening import load
 
     from .console import aloud
     from .lists import words
