@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from msgspec import Struct
@@ -34,7 +34,9 @@ from .ranking import Floats, LogProbabilities, likeliest
 from .sampling import TokenScore, log_probabilities
 from .stopping import Cut
 
-EarlyStopping = Literal["never"] | bool
+if TYPE_CHECKING:
+    from .options import EarlyStopping
+
 RUNNING = Cut(0)
 
 

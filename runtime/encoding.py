@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from edgegen.manifest import Encoding
 
 from .engine import Engine
 from .masks import HIDDEN
+from .methods import check_method, refuse_method
 from .options import GenerationOptions
 from .tags import AGGREGATIONS, Span, Token, spans_of
 from .task import Record, Running, Source
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 # Texts a call.
 BATCH = 16
-# What a bundle is asked for, by its task.
-METHODS: Mapping[str, str] = {
-    "feature-extraction": "embed",
-    "text-classification": "classify",
-    "token-classification": "tag",
-    "fill-mask": "fill_mask",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,17 +190,8 @@ def probabilities(logits: Floats, kind: str) -> Floats:
     return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
 
 
-def refuse_method(manifest: Manifest, asked: str) -> NoReturn:
-    """Raises ``InputError`` that names what the bundle is for."""
-    method = METHODS.get(manifest.task, "generate")
-    raise InputError(
-        f"{manifest.name} is for {manifest.task} and cannot {asked.replace('_', ' ')}; "
-        f"use {method}(...)."
-    )
-
-
 def encoder_for(task: object, manifest: Manifest, asked: str) -> EncoderTask:
-    """The task, if it is the one ``asked`` is a method of."""
-    if not isinstance(task, EncoderTask) or METHODS[manifest.task] != asked:
-        refuse_method(manifest, asked)
+    """The task, if it is the one ``asked`` is a method of. Raises ``InputError``."""
+    check_method(manifest, asked)
+    assert isinstance(task, EncoderTask)
     return task

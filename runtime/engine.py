@@ -24,8 +24,6 @@ from edgegen.errors import InputError
 from edgegen.manifest import Variant
 from edgegen.shortlist import distinct
 
-from .beams import BeamSearch
-from .conditioning import condition_of, trained_for
 from .decoder import Decoder
 from .drafters import DRAFTERS
 from .drafters.base import Materials
@@ -233,9 +231,11 @@ class Engine:
         """A decoder at the start of a text, with the outputs the drafter or a condition's
         classifier wants where the bundle has a graph with them."""
         branching = options.num_beams > 1
-        taps = () if branching else wanted(DRAFTERS[options.draft])
-        if branching and trained_for(self, options):
-            taps = ("hidden",)
+        taps = wanted(DRAFTERS[options.draft])
+        if branching:
+            from .conditioning import trained_for
+
+            taps = ("hidden",) if trained_for(self, options) else ()
         wants = "+".join(("decode", *taps))
         name = wants if wants in self.variants else "decode"
         session, variant = self.parts.opened(name)
@@ -280,6 +280,9 @@ class Engine:
             most=most,
         )
         if options.num_beams > 1:
+            from .beams import BeamSearch
+            from .conditioning import condition_of
+
             stopped = None if read is None or not stop else StopStrings.finder(stop, read)
             return BeamSearch(
                 target=decoder, options=options.beams(defaults), filters=filters, ends=ends,

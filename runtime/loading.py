@@ -7,20 +7,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import InputError
 
 from .calibration import Store, user_cache
-from .companion import Companion
-from .drafters.suffix import Corpus
 from .engine import Engine
 from .fallback import retried
 from .parts import DEFAULT
 from .placement import Placed, Places, by_part, planned
 from .sources import SourceCache
 from .tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from .companion import Companion
+    from .drafters.suffix import Corpus
 
 # The user's cache, for devices that take long to compile.
 AUTO = "auto"
@@ -109,6 +112,8 @@ class Loading:
         device: str,
         sources: SourceCache | None,
     ) -> Companion:
+        from .companion import Companion
+
         return Companion.open(
             path,
             bundle,
@@ -123,4 +128,6 @@ class Loading:
 
 def read_corpus(path: Path, tokenizers: Mapping[str, Tokenizer]) -> Corpus:
     """What drafts may be copied from, in the ids that the target writes."""
+    from .drafters.suffix import Corpus
+
     return Corpus.read(path, tokenizers.get("target") or tokenizers["source"])

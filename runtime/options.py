@@ -15,12 +15,11 @@ from edgegen.errors import EdgegenError, InputError
 from edgegen.manifest import GenerationDefaults
 from edgegen.registry import unknown
 
-from .beams import EarlyStopping
-from .conditions import Limits, read_rules
 from .drafters import DRAFTERS
 from .verify import VERIFIERS
 
 Task = Literal["transcribe", "translate"]
+EarlyStopping = Literal["never"] | bool
 VerifierName = Literal["match", "rejection", "typical"]
 
 
@@ -272,6 +271,8 @@ def _condition_faults(options: GenerationOptions) -> list[str]:
     if asked and options.num_beam_groups > 1:
         faults.append(f"{asked[0]} and num_beam_groups exclude each other; choose one")
     if options.condition is not None:
+        from .conditions import Limits, read_rules
+
         try:
             read_rules(options.condition, Limits(most=options.max_new_tokens or MOST_TOKENS))
         except EdgegenError as error:

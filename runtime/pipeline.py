@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,17 @@ from edgegen.registry import Registry
 
 from .asking import finished
 from .batch import together
-from .encoding import Filling, Label, encoder_for, refuse_method
 from .engine import Engine
 from .fallback import retried, steadily
-from .infill import marks_of
+from .methods import check_method
 from .options import GenerationOptions
 from .placement import Placed
 from .result import Result
-from .tags import Span
 from .task import Gaps, Message, Source, Task
+
+if TYPE_CHECKING:
+    from .encoding import EncoderTask, Filling, Label
+    from .tags import Span
 
 TASKS: Registry[Any] = Registry(
     "task",
@@ -170,11 +172,18 @@ class Pipeline:
 
     def _check(self, source: Source, options: GenerationOptions) -> None:
         """Raises ``InputError`` for what this bundle cannot be asked, before anything runs."""
-        if self.bundle.manifest.encoding is not None:
-            refuse_method(self.bundle.manifest, "generate")
+        check_method(self.bundle.manifest, "generate")
         if isinstance(source, Gaps):
+            from .infill import marks_of
+
             marks_of(self.bundle.manifest)
         self.engine.drafts_with_model(options)
+
+    def _encoder(self, asked: str) -> EncoderTask:
+        """The task, for one of its methods. Raises ``InputError``."""
+        from .encoding import encoder_for
+
+        return encoder_for(self.task, self.bundle.manifest, asked)
 
     def _running(self, source: Source, options: GenerationOptions) -> Generator[str, None, Result]:
         start = partial(self.task.run, source, options)
@@ -204,7 +213,7 @@ class Pipeline:
 
     def embed(self, texts: str | Texts) -> NDArray[np.float32]:
         """A vector a text, ``float32 [texts, width]``; one text is ``[1, width]``."""
-        found = encoder_for(self.task, self.bundle.manifest, "embed")
+        found = self._encoder("embed")
         many = [texts] if isinstance(texts, str) else texts
         return self._retried(lambda: found.embed(many))
 
@@ -215,7 +224,7 @@ class Pipeline:
     def classify(self, texts: str | Texts) -> list[Label] | list[list[Label]]:
         """Every class of a text with its score, the likeliest first; a list of texts, a list of
         those."""
-        found = encoder_for(self.task, self.bundle.manifest, "classify")
+        found = self._encoder("classify")
         many = [texts] if isinstance(texts, str) else texts
         labels = self._retried(lambda: found.classify(many))
         return labels[0] if isinstance(texts, str) else labels
@@ -228,14 +237,14 @@ class Pipeline:
         """Spans of a text with a class other than ``O``, by character; a list of texts, a list of
         those. ``aggregation`` says how a word's class comes of its tokens': ``simple`` does not
         look at words, ``first``, ``average`` and ``max`` do, ``none`` gives tokens as they are."""
-        found = encoder_for(self.task, self.bundle.manifest, "tag")
+        found = self._encoder("tag")
         many = [texts] if isinstance(texts, str) else texts
         spans = self._retried(lambda: found.tag(many, aggregation))
         return spans[0] if isinstance(texts, str) else spans
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[Filling]]:
         """The ``top_k`` likeliest tokens for each mask of the text, in the text's order."""
-        found = encoder_for(self.task, self.bundle.manifest, "fill_mask")
+        found = self._encoder("fill_mask")
         return self._retried(lambda: found.fill_mask(text, top_k))
 
     def close(self) -> None:

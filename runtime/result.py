@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from .generation import Step
 from .parts import Fallback
@@ -107,7 +106,7 @@ class Timings:
         steps = self.steps
         if not steps:
             return 0.0
-        return 1e6 * fmean(s.seconds - s.decode_seconds - s.draft_seconds for s in steps)
+        return 1e6 * sum(s.seconds - s.decode_seconds - s.draft_seconds for s in steps) / len(steps)
 
     @property
     def e2e_ms(self) -> float:

@@ -29,7 +29,7 @@ from edgegen.export.options import ExportOptions, Format, WeightFormat
 from edgegen.export.reference import TorchReference
 from edgegen.export.sources.sentence_folder import pooling_of
 from edgegen.manifest import Manifest
-from edgegen.runtime.encoding import METHODS
+from edgegen.runtime.methods import METHODS
 from edgegen.runtime.opening import load
 from edgegen.runtime.pipeline import Pipeline
 

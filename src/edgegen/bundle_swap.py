@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +34,7 @@ def backup_of(target: Path) -> Path:
 
 def unfinished_of(target: Path) -> Path:
     """A fresh name beside ``target``, on the same file system, for a folder being written."""
-    return target.with_name(f".{target.name}.edgegen-new-{secrets.token_hex(6)}")
+    return target.with_name(f".{target.name}.edgegen-new-{os.urandom(6).hex()}")
 
 
 def recover(target: Path) -> bool:
@@ -90,9 +88,11 @@ def discard(folder: Path, target: Path) -> None:
     """Delete ``folder``, a sibling of ``target``, in a way ``recover`` never sees half done."""
     if not os.path.lexists(folder):
         return
+    from shutil import rmtree  # its parts for archives would be imported by each ``load``
+
     doomed = unfinished_of(target)
     os.rename(folder, doomed)
-    shutil.rmtree(doomed)
+    rmtree(doomed)
 
 
 def discard_unfinished(target: Path) -> None:
@@ -108,7 +108,9 @@ def discard_unfinished(target: Path) -> None:
             continue
         lock = lock_folder(path)
         if lock is not None:
-            shutil.rmtree(path, ignore_errors=True)
+            from shutil import rmtree
+
+            rmtree(path, ignore_errors=True)
             os.close(lock)
 
 

@@ -7,7 +7,6 @@ file and one line. Reading the names imports nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 from typing import Generic, TypeVar, cast
@@ -40,6 +39,8 @@ class Registry(Generic[T]):
 
 def unknown(kind: str, name: str, names: list[str]) -> str:
     """The one line said when a name is not in a table: the nearest name first, then all."""
+    from difflib import get_close_matches
+
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"unknown {kind} {name!r}{hint} Known: {', '.join(sorted(names)) or 'none'}."

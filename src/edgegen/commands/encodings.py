@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgegen.errors import InputError
-from edgegen.runtime.encoding import METHODS
+from edgegen.runtime.methods import METHODS
 from edgegen.runtime.pipeline import Pipeline
 
 from .inputs import Input
