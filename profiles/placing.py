@@ -47,8 +47,7 @@ from .workload import cut_ids, prompt_job
 
 # What ``auto`` drafts with, and how many tokens at a time acceptance is looked at.
 DRAFTER, LENGTH = "aggressive+suffix", 8
-ROUNDS, SECONDS = 5, 0.4
-EVERY = "all"
+ROUNDS, SECONDS, EVERY = 5, 0.4, "all"
 Progress = Callable[[str], None]
 
 

@@ -139,3 +139,26 @@ def test_a_limit_between_two_grains_cuts_no_mask_short(engines: Any) -> None:
     assert wide.length == limit
     with pytest.raises(CacheFull, match="the text needs 101 decoder positions and the model has"):
         wide.forward([5])
+
+
+def test_rows_of_a_tree_see_what_is_said_in_an_array_that_stays_the_same() -> None:
+    masks = Masks(64)
+    first = np.array([[True, False, True], [True, True, False]])
+    mask = masks.visible_of(first)
+    assert mask.shape == (1, 2, 64)
+    assert [np.flatnonzero(row == 0).tolist() for row in mask[0]] == [[0, 2], [0, 1]]
+    assert np.all(mask[0, :, 3:] == HIDDEN)
+    again = masks.visible_of(np.array([[False, True, False, True], [True, False, True, True]]))
+    assert again is mask
+    assert [np.flatnonzero(row == 0).tolist() for row in mask[0]] == [[1, 3], [0, 2, 3]]
+    exact = Masks().visible_of(first)
+    assert exact.shape == (1, 2, 3)
+
+
+def test_places_of_a_tree_s_rows_are_those_given_in_an_array_that_stays_the_same() -> None:
+    masks = Masks(64)
+    places = masks.key_positions_of(np.array([[0, 1, 1, 2]]), 2)
+    assert places.shape == (1, 64) and places[0, :4].tolist() == [0, 1, 1, 2]
+    assert masks.key_positions_of(np.array([[0, 1, 2, 2, 3]]), 2) is places
+    assert places[0, :5].tolist() == [0, 1, 2, 2, 3]
+    assert Masks().key_positions_of(np.array([[0, 1, 1, 2]]), 2).tolist() == [[0, 1, 1, 2]]

@@ -51,3 +51,18 @@ def test_importing_the_package_loads_no_library() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert not HEAVY & set(result.stdout.split())
+
+
+def test_a_bundle_is_looked_at_before_any_library_is_loaded(tmp_path: Path) -> None:
+    """Its weights are hashed while they are."""
+    code = (
+        "import sys, edgegen\n"
+        "try:\n"
+        f"    edgegen.load({str(tmp_path / 'none')!r})\n"
+        "except edgegen.BundleError as error:\n"
+        "    print(*{name.split('.')[0] for name in sys.modules})\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "edgegen" in result.stdout.split()
+    assert not {"numpy", "onnxruntime", "tokenizers"} & set(result.stdout.split())
