@@ -31,7 +31,7 @@ from .filters import LogitsFilter
 from .generation import Feed, Generation, Hypothesis, Target, Turn
 from .history import HistoryBuffer
 from .ranking import Floats, LogProbabilities, likeliest
-from .sampling import TokenScore, log_probabilities
+from .sampling import TokenScore, check_top, log_probabilities
 from .stopping import Cut
 
 if TYPE_CHECKING:
@@ -303,6 +303,8 @@ class BeamSearch(Generation):
         fallen = [group.fallen for group in self._groups if group.fallen is not None]
         every = every or [replace_field(text, score=-np.inf) for text in fallen]
         best = sorted(every, key=lambda text: -text.score)[: self.options.num_return_sequences]
+        if not best:
+            check_top(-np.inf)
         first = best[0]
         return Turn(
             tokens=first.tokens, cut=first.cut, scores=first.logprobs, hypotheses=tuple(best)

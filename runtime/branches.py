@@ -10,8 +10,8 @@ from typing import Protocol
 
 from .generation import Feed, Target
 
-# Rows no text follows any more are dropped when there are this many and a quarter of all; they are
-# counted whenever there are so many rows more.
+# Rows no text follows any more are dropped when there are this many and a quarter of all. They are
+# counted when there are so many rows more than texts came from at the last count.
 FEWEST_DEAD = 16
 
 
@@ -66,20 +66,21 @@ class Branches:
         if followed and followed[-1] >= base + len(followed):
             _move(tips, {row: base + i for i, row in enumerate(followed)})
         if self._target.length >= self._counted + FEWEST_DEAD:
-            self._compact(tips)
-            self._counted = self._target.length
+            self._counted = self._compact(tips)
 
-    def _compact(self, tips: Sequence[Tip]) -> None:
-        """Drop rows no text comes from, if they are many: those behind them are moved."""
+    def _compact(self, tips: Sequence[Tip]) -> int:
+        """Drop rows no text comes from, if they are many: those behind them are moved. Returns how
+        many there are a text comes from."""
         length = self._target.length
         alive = self._ancestry(tips)
         if length - len(alive) < max(FEWEST_DEAD, length // 4):
-            return
+            return len(alive)
         first = next(i for i, row in enumerate(alive) if i != row)
         self._target.keep(first, alive[first:])
         places = {row: i for i, row in enumerate(alive)} | {-1: -1}
         self._before = [places[self._before[row]] for row in alive]
         _move(tips, places)
+        return len(alive)
 
     def _ancestry(self, tips: Sequence[Tip]) -> list[int]:
         """The rows texts come from, in order."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -76,8 +77,12 @@ class Companion:
             bundle, device_named(device), options, fallback=fallback, sources=sources, role="draft"
         )
         needed = ("decode",) if shared else NEEDED
-        engine.parts.open([name for name in needed if name in engine.parts.names])
-        return cls(engine, translation, shared=shared)
+        with ExitStack() as made:
+            made.callback(engine.close)
+            engine.parts.open([name for name in needed if name in engine.parts.names])
+            companion = cls(engine, translation, shared=shared)
+            made.pop_all()
+        return companion
 
     def encode_ids(self, ids: Sequence[int]) -> Future[Memory] | None:
         """Start the draft's encoder on the target's source ids; None when it has none to run."""

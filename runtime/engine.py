@@ -38,7 +38,8 @@ from .sources import SourceCache, key_of
 from .speculation import Speculation, noise_of
 from .speculative import SpeculativeDecoding
 from .stopping import Stopping, StopStrings, TextSoFar
-from .verify import LOSSLESS, VERIFIERS, Lossless, Verifier
+from .verifiers import VERIFIERS
+from .verify import LOSSLESS, Lossless, Verifier
 
 PLAIN = GenerationOptions(draft="none")
 

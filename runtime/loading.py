@@ -62,6 +62,8 @@ class Loading:
         beside = places.pop("draft", "") or places.get("decode", places[DEFAULT])
         formats = self.precision if plan is None or self.precision is not None else plan.precision
         sources = SourceCache(self.source_cache_bytes) if self.source_cache_bytes else None
+        if self.draft_threads is not None:
+            self._options(self.draft_threads)
         engine = Engine(
             bundle,
             {part: device_named(name) for part, name in places.items()},
@@ -72,18 +74,18 @@ class Loading:
             sources=sources,
         )
         made.callback(engine.close)
-        with engine.parts.opening(engine.opened_first):
-            tokenizers = {
-                role: load_tokenizer(bundle.path, record)
-                for role, record in bundle.manifest.tokenizers.items()
-            }
-            if self.corpus is not None:
-                engine.corpus = read_corpus(Path(self.corpus), tokenizers)
-            if self.draft_model is not None:
-                device = self.draft_device or beside
-                engine.companion = self._companion(
-                    self.draft_model, bundle, tokenizers, device, sources
-                )
+        if self.corpus is None and self.draft_model is None:
+            with engine.parts.opening(engine.opened_first):
+                return engine, tokenizers_of(bundle), plan
+        # What may be named amiss is looked at before anything compiles.
+        tokenizers = tokenizers_of(bundle)
+        if self.corpus is not None:
+            engine.corpus = read_corpus(Path(self.corpus), tokenizers)
+        if self.draft_model is not None:
+            engine.companion = self._companion(
+                self.draft_model, bundle, tokenizers, self.draft_device or beside, sources
+            )
+        engine.parts.open(engine.opened_first)
         return engine, tokenizers, plan
 
     def measure(self, engine: Engine, warn: Callable[[str], None]) -> None:
@@ -124,6 +126,12 @@ class Loading:
             fallback=tuple(map(device_named, self.fallback)),
             sources=sources,
         )
+
+
+def tokenizers_of(bundle: Bundle) -> dict[str, Tokenizer]:
+    """By role."""
+    records = bundle.manifest.tokenizers
+    return {role: load_tokenizer(bundle.path, record) for role, record in records.items()}
 
 
 def read_corpus(path: Path, tokenizers: Mapping[str, Tokenizer]) -> Corpus:

@@ -6,11 +6,11 @@ So nothing but the bundle's own reader is imported here before that.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgegen.bundle import Bundle
 
@@ -57,31 +57,35 @@ def load(
     one nothing compiled is kept, and measurements go to the user's cache. Raises ``BundleError``,
     ``UnknownName``, ``DeviceError``, and ``InputError`` for arguments at odds.
     """
-    begun = perf_counter()
-    with ExitStack() as made:  # closed again if weights prove damaged
+    told: list[str] = []
+    try:
+        return _opened(
+            path, verify, told.append, device=device, threads=threads, precision=precision,
+            static=static, exact=exact, fallback=fallback, placement=placement,
+            source_cache_bytes=source_cache_bytes, cache_dir=cache_dir, draft_model=draft_model,
+            draft_device=draft_device, draft_threads=draft_threads, corpus=corpus,
+            calibrate=calibrate,
+        )  # fmt: skip
+    finally:
+        if told:
+            from .task import EdgegenWarning
+
+            for message in told:  # to whoever called
+                warnings.warn(message, EdgegenWarning, stacklevel=2)
+
+
+def _opened(path: str | Path, verify: bool, warn: Callable[[str], None], **given: Any) -> Pipeline:
+    """The bundle as ``load`` was asked for it; nothing stays open where that fails."""
+    start = perf_counter()
+    with ExitStack() as made:
         with Bundle.opening(path, verify=verify) as bundle:
-            opened = perf_counter()
             from .loading import Loading
             from .pipeline import TASKS, Pipeline
 
-            start = begun + perf_counter() - opened  # imports are no part of loading
-            loading = Loading(
-                device=device, threads=threads, precision=precision, static=static, exact=exact,
-                fallback=fallback, placement=placement, source_cache_bytes=source_cache_bytes,
-                cache_dir=cache_dir, verify=verify, draft_model=draft_model,
-                draft_device=draft_device, draft_threads=draft_threads, corpus=corpus,
-                calibrate=calibrate,
-            )  # fmt: skip
+            loading = Loading(verify=verify, **given)
             engine, tokenizers, plan = loading.open(bundle, made, warn)
             task = TASKS[engine.manifest.task](engine, tokenizers)
+        seconds = perf_counter() - start
+        loading.measure(engine, warn)
         made.pop_all()
-    seconds = perf_counter() - start
-    loading.measure(engine, warn)
     return Pipeline(engine, task, seconds, plan)
-
-
-def warn(message: str) -> None:
-    """To whoever called ``load``."""
-    from .task import EdgegenWarning
-
-    warnings.warn(message, EdgegenWarning, stacklevel=5)

@@ -16,7 +16,7 @@ from edgegen.manifest import GenerationDefaults
 from edgegen.registry import unknown
 
 from .drafters import DRAFTERS
-from .verify import VERIFIERS
+from .verifiers import VERIFIERS
 
 Task = Literal["transcribe", "translate"]
 EarlyStopping = Literal["never"] | bool

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from .filters import LogitsFilter
 from .history import HistoryBuffer
+from .sampling import check_top
 
 Floats = NDArray[np.float32]
 # Values of a block. Blocks are looked at by their peaks, and those alone that have one of the best.
@@ -31,7 +32,7 @@ class LogProbabilities:
         self.offsets: Floats = np.empty(0, np.float32)
 
     def read(self, logits: Floats) -> None:
-        """Those of ``logits [rows, V]``, in float32."""
+        """Those of ``logits [rows, V]``, in float32. Raises what a greedy choice would."""
         if self.values.shape != logits.shape:
             self.values = np.empty_like(logits)
             self._weights = np.empty_like(logits[0])
@@ -39,6 +40,7 @@ class LogProbabilities:
         self.offsets = np.empty_like(tops)
         for row, top in enumerate(tops):  # each row while it is near
             values, weights = self.values[row], self._weights
+            check_top(float(top))
             np.subtract(logits[row], top, out=values)
             np.exp(values, out=weights)
             self.offsets[row] = weights.sum()

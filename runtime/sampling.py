@@ -71,7 +71,7 @@ class Greedy:
 
     def choose(self, logits: Row, position: int) -> int:
         best = int(logits.argmax())
-        _check(float(logits[best]))
+        check_top(float(logits[best]))
         return best
 
     def distribution(self, logits: Row) -> Distribution:
@@ -107,7 +107,7 @@ class Sampling:
     def survivors(self, logits: Row) -> tuple[Ids, Row]:
         """Ids that stay [s], ascending, and their logits over the temperature [s]."""
         top = float(logits.max())
-        _check(top)
+        check_top(top)
         scores = logits if self.temperature == 1 else logits / np.float32(self.temperature)
         if self.top_k:
             ids = top_ids(scores, self.top_k)
@@ -174,7 +174,7 @@ def log_probabilities(logits: Row, chosen: int, k: int = 0) -> TokenScore:
     Ties go to the lowest id. Fewer than k alternatives come back when the rest are -inf.
     """
     top = float(logits.max())
-    _check(top)
+    check_top(top)
     total = top + math.log(float(np.exp(logits - np.float32(top)).sum(dtype=np.float64)))
     alternatives: list[tuple[int, float]] = []
     if k:
@@ -245,7 +245,8 @@ def _nucleus(scores: Row, top_p: float) -> NDArray[np.bool_]:
     return stay
 
 
-def _check(top: float) -> None:
+def check_top(top: float) -> None:
+    """Raises ``InputError`` or ``DeviceError`` when the largest logit of a row is no number."""
     if math.isfinite(top):
         return
     if top == -math.inf:

@@ -17,7 +17,6 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from edgegen.errors import InputError
-from edgegen.registry import Registry
 
 from .filters import LogitsFilter
 from .history import HistoryBuffer
@@ -312,13 +311,3 @@ class TypicalVerifier:
                 tokens[node] = (*tokens[parent], token)
         best = max(score, key=lambda node: (*score[node], -node))
         return Verdict(draft.path_to(best), target.choose(1 + best, tokens[best]))
-
-
-VERIFIERS: Registry[type[Verifier]] = Registry(
-    "verifier",
-    {
-        "match": "edgegen.runtime.verify:MatchVerifier",
-        "rejection": "edgegen.runtime.verify:RejectionVerifier",
-        "typical": "edgegen.runtime.verify:TypicalVerifier",
-    },
-)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 from beam_truth import NEW, options, searched, sources, truth
-from tiny_families import CASES, write_bundle
+from tiny_families import CASES, VOCABULARY, write_bundle
 from typer.testing import CliRunner
 
 from edgegen import GenerationOptions, Pipeline, load
 from edgegen.cli import app
-from edgegen.errors import InputError
+from edgegen.errors import DeviceError, InputError
 from edgegen.export.families import family_of
+from edgegen.runtime.decoder import Decoder, Scores
 from edgegen.runtime.filters import RepetitionPenalty
 from edgegen.runtime.history import HistoryBuffer
 from edgegen.runtime.ranking import LogProbabilities, likeliest
@@ -77,11 +78,17 @@ def test_one_group_without_penalty_is_beam_search(pipelines: Pipelines) -> None:
         assert pipeline.generate(source, grouped).hypotheses == plain
 
 
-def test_groups_of_one_without_penalty_are_greedy_texts_all_alike(pipelines: Pipelines) -> None:
+@pytest.mark.parametrize("rules", [{}, {"no_repeat_ngram_size": 2, "suppress": (4, 5, 6)}])
+def test_groups_of_one_without_penalty_are_greedy_texts_all_alike(
+    rules: dict[str, Any], pipelines: Pipelines
+) -> None:
+    """With rules too, though all groups share one row."""
     pipeline = pipelines("t5-tied")
     for source in sources(5, seed=2):
-        greedy = pipeline.generate(source, GenerationOptions(max_new_tokens=NEW, draft="none"))
-        found = pipeline.generate(source, options(num_beams=4, num_beam_groups=4)).hypotheses
+        plain = GenerationOptions(max_new_tokens=NEW, draft="none", **rules)
+        greedy = pipeline.generate(source, plain)
+        said = options(num_beams=4, num_beam_groups=4, **rules)
+        found = pipeline.generate(source, said).hypotheses
         assert [text.tokens for text in found] == [greedy.tokens] * 4
 
 
@@ -143,6 +150,24 @@ def test_beams_do_not_multiply_rows_or_the_memory(pipelines: Pipelines) -> None:
         most = max(most, decoder.length)
     assert most < 8 * 60 / 2
     assert all(array.shape[0] == 1 for array in memory.feeds.values())
+
+
+def test_rows_no_text_can_go_on_from_are_refused(
+    pipelines: Pipelines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, every = pipelines("t5-tied"), tuple(range(VOCABULARY))
+    with pytest.raises(InputError, match="every token is forbidden"):
+        pipeline.generate(sources(1)[0], options(num_beams=2, suppress=every))
+    forward = Decoder.forward
+
+    def broken(decoder: Decoder, *given: Any, **named: Any) -> Scores:
+        logits = forward(decoder, *given, **named).logits.copy()
+        logits[-1, 7] = np.nan
+        return Scores(logits)
+
+    monkeypatch.setattr(Decoder, "forward", broken)
+    with pytest.raises(DeviceError, match="largest logit is nan"):
+        pipeline.generate(sources(1)[0], options(num_beams=2))
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_bundle
 
 import edgegen
+from edgegen import bundle_hashes
 from edgegen.bundle import Bundle
-from edgegen.errors import BundleError, DeviceError
+from edgegen.errors import BundleError, DeviceError, EdgegenError
+from edgegen.runtime.engine import Engine
+from edgegen.runtime.text import TextTask
 
 WEIGHTS, TOKENIZER = "graphs/onnx-int8/weights.bin", "tokenizers/source.json"
 LARGE = 3 * 2**20
@@ -90,3 +94,35 @@ def test_load_gives_no_pipeline_of_damaged_weights(tiny_t5_bundle: Path, tmp_pat
     with pytest.raises(BundleError, match="damaged or altered"):
         edgegen.load(copy)
     edgegen.load(copy, verify=False).close()
+
+
+@pytest.mark.parametrize("fault", ["weights", "corpus", "draft model", "task"])
+def test_what_was_opened_is_closed_where_a_load_fails(
+    fault: str, tiny_t5_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, closed, compiled = tmp_path / "copy", list[Engine](), list[str]()
+    shutil.copytree(tiny_t5_bundle, copy)
+    close = Engine.close
+
+    def seen(engine: Engine) -> None:
+        compiled.extend(engine.compile_seconds)
+        closed.append(engine)
+        close(engine)
+
+    def fails(*_: object) -> None:
+        raise DeviceError("no task")
+
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(Engine, "close", seen)
+    if fault == "weights":  # hashed while graphs compile, as large files are
+        monkeypatch.setattr(bundle_hashes, "LARGE", 1)
+        damage(next((copy / "graphs").rglob("weights.data")))
+    elif fault == "task":
+        monkeypatch.setattr(TextTask, "__init__", fails)
+    else:
+        given = {fault.replace(" ", "_"): tmp_path / "none"}
+    with pytest.raises(EdgegenError):
+        edgegen.load(copy, **given)
+    assert len(closed) == 1
+    # What is named amiss is told before anything compiles.
+    assert bool(compiled) == (fault in {"weights", "task"})

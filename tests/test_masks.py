@@ -18,6 +18,7 @@ from edgegen.runtime.buffers import GRAIN, TRAIL
 from edgegen.runtime.decoder import Decoder, widens
 from edgegen.runtime.engine import Engine
 from edgegen.runtime.masks import HIDDEN, Masks
+from edgegen.runtime.options import GenerationOptions
 
 Floats = NDArray[np.float32]
 
@@ -114,6 +115,24 @@ def test_columns_behind_the_rows_change_no_bit(name: str, way: int, engines: Any
     narrow._masks = Masks()
     for one, other in zip(rows_of(wide), rows_of(narrow), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_beams_are_the_same_behind_masks_as_wide_as_their_rows(name: str, engines: Any) -> None:
+    engine, found = engines(name, 0), list[Any]()
+    source = [5, 9, 77, 120, 1]
+    encodes = "encode" in engine.variants
+    memory = engine.remember_ids(source) if encodes else None
+    prompt = engine.manifest.generation.start if encodes else source
+    said = GenerationOptions(num_beams=4, max_new_tokens=90, min_new_tokens=89)
+    for masks in (None, Masks()):
+        decoder = engine.decoder(memory, said)
+        decoder._masks = masks or decoder._masks
+        search = engine.generation(decoder, said, prompt_length=len(prompt), memory=memory)
+        *_, last = search.run(prompt)
+        assert decoder.length > GRAIN
+        found.append(last.hypotheses)
+    assert found[0] == found[1]
 
 
 def test_layers_with_a_window_have_masks_as_wide_as_their_rows(engines: Any) -> None:

@@ -147,15 +147,17 @@ def test_other_software_is_told_and_a_found_plan_not_used(
     for file in (tmp_path / "p.json", usual_file(Bundle.open(both), DeviceOptions())):
         write_plan(old, file)
     with (
-        pytest.warns(EdgegenWarning, match="the forecast may not hold"),
+        pytest.warns(EdgegenWarning, match="the forecast may not hold") as told,
         edgegen.load(both, placement=tmp_path / "p.json") as pipeline,
     ):
         assert pipeline.engine.devices["encode"] == "ov-cpu"
+    assert [warning.filename for warning in told] == [__file__]  # whoever called load
     with (
-        pytest.warns(EdgegenWarning, match="other software for ov-cpu; it is not used"),
+        pytest.warns(EdgegenWarning, match="other software for ov-cpu; it is not used") as told,
         edgegen.load(both, placement="auto") as pipeline,
     ):
         assert pipeline.engine.devices["encode"] == "ort-cpu"
+    assert [warning.filename for warning in told] == [__file__]
 
 
 def test_a_plan_that_is_not_of_this_bundle_or_no_plan_is_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,13 +54,20 @@ def test_importing_the_package_loads_no_library() -> None:
     assert not HEAVY & set(result.stdout.split())
 
 
-def test_a_bundle_is_looked_at_before_any_library_is_loaded(tmp_path: Path) -> None:
+def test_a_bundle_is_looked_at_before_any_library_is_loaded(
+    tiny_t5_bundle: Path, tmp_path: Path
+) -> None:
     """Its weights are hashed while they are."""
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_t5_bundle, copy)
+    graph = next((copy / "graphs").rglob("decode.onnx"))
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
     code = (
         "import sys, edgegen\n"
         "try:\n"
-        f"    edgegen.load({str(tmp_path / 'none')!r})\n"
+        f"    edgegen.load({str(copy)!r})\n"
         "except edgegen.BundleError as error:\n"
+        "    assert 'decode.onnx has sha256' in str(error)\n"
         "    print(*{name.split('.')[0] for name in sys.modules})\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -24,8 +24,8 @@ from edgegen.runtime.sampling import (
     draw,
     point,
 )
+from edgegen.runtime.verifiers import VERIFIERS
 from edgegen.runtime.verify import (
-    VERIFIERS,
     Draft,
     LogitRows,
     MatchVerifier,

@@ -6,12 +6,15 @@ Lengths are fixed by ``min_new_tokens`` = ``max_new_tokens``, which forbids the 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import edgegen
-from edgegen import GenerationOptions, Pipeline, Result
+from edgegen import GenerationOptions
 
 from ..protocol import Outcome, Request, Run, Settings
+
+if TYPE_CHECKING:
+    from edgegen import Pipeline, Result
 
 # Texts decoded together where a work wants throughput.
 BATCH = 32

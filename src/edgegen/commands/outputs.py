@@ -8,17 +8,19 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from math import isfinite
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from edgegen.errors import EdgegenError, InputError, UnknownName
 from edgegen.manifest import Manifest
 from edgegen.registry import unknown
-from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.pipeline import Pipeline
-from edgegen.runtime.result import Result, Timings
 from edgegen.runtime.subtitles import clock, srt, vtt
 
 from .inputs import Input
+
+if TYPE_CHECKING:
+    from edgegen.runtime.options import GenerationOptions
+    from edgegen.runtime.pipeline import Pipeline
+    from edgegen.runtime.result import Result, Timings
 
 KINDS = ("text", "json", "srt", "vtt")
 SUBTITLES: dict[str, Callable[..., str]] = {"srt": srt, "vtt": vtt}
