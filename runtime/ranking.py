@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .filters import LogitsFilter
+from .filters import Forbids, LogitsFilter
 from .history import HistoryBuffer
 from .sampling import check_top
 
@@ -26,6 +26,8 @@ class LogProbabilities:
 
     def __init__(self, history: HistoryBuffer, filters: Sequence[LogitsFilter]) -> None:
         self._history, self._filters = history, filters
+        # Rules that only forbid do the same to values that are all less by an offset.
+        self._exact = any(not isinstance(rule, Forbids) for rule in filters)
         self._filtered: set[int] = set()
         self._weights: Floats = np.empty(0, np.float32)
         self.values: Floats = np.empty((0, 0), np.float32)
@@ -52,8 +54,9 @@ class LogProbabilities:
         if not self._filters or row in self._filtered:
             return
         values, history = self.values[row], self._history.at(tokens)
-        values += self.offsets[row]
-        self.offsets[row] = 0
+        if self._exact:
+            values += self.offsets[row]
+            self.offsets[row] = 0
         for rule in self._filters:
             rule.apply(values, history)
         self._filtered.add(row)

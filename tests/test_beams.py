@@ -19,7 +19,7 @@ from edgegen.cli import app
 from edgegen.errors import DeviceError, InputError
 from edgegen.export.families import family_of
 from edgegen.runtime.decoder import Decoder, Scores
-from edgegen.runtime.filters import RepetitionPenalty
+from edgegen.runtime.filters import LogitsFilter, RepetitionPenalty, SuppressTokens
 from edgegen.runtime.history import HistoryBuffer
 from edgegen.runtime.ranking import LogProbabilities, likeliest
 
@@ -219,10 +219,15 @@ def test_the_likeliest_are_those_of_a_whole_sort(rows: int, size: int) -> None:
 
 
 @pytest.mark.parametrize("rounds", [(4, 1, 3), (1, 4, 2)])
-def test_log_probabilities_are_those_of_each_call_and_filtered_once(rounds: Sequence[int]) -> None:
+@pytest.mark.parametrize("forbids", [False, True])
+def test_log_probabilities_are_those_of_each_call_and_filtered_once(
+    forbids: bool, rounds: Sequence[int]
+) -> None:
     rng = np.random.default_rng(1)
     history = HistoryBuffer([0], [])
-    said = LogProbabilities(history, [RepetitionPenalty(2.0)])
+    rules: list[LogitsFilter] = [SuppressTokens((8, 9))]
+    rules += [] if forbids else [RepetitionPenalty(2.0)]
+    said = LogProbabilities(history, rules)
     for rows in rounds:
         logits = rng.normal(size=(rows, 50)).astype(np.float32)
         wanted = torch.log_softmax(torch.from_numpy(logits), -1).numpy().copy()
@@ -231,6 +236,7 @@ def test_log_probabilities_are_those_of_each_call_and_filtered_once(rounds: Sequ
         for row in range(rows):
             said.filter(row, (5, 6))
             said.filter(row, (5, 6))
-            for token in (0, 5, 6):
+            for token in () if forbids else (0, 5, 6):
                 wanted[row, token] *= 2
-        assert np.allclose(said.values, wanted, atol=1e-6)
+        wanted[:, [8, 9]] = -np.inf
+        assert np.allclose(said.values + said.offsets[:, None], wanted, atol=1e-6)

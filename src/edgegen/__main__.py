@@ -1,6 +1,6 @@
 """``python -m edgegen``: the command line."""
 
-from edgegen.cli import main
+from edgegen.cli import process
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(process())
