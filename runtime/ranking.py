@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from .filters import Forbids, LogitsFilter
 from .history import HistoryBuffer
-from .sampling import check_top
+from .sampling import check_top, top_ids
 
 Floats = NDArray[np.float32]
-# Values of a block. Blocks are looked at by their peaks, and those alone that have one of the best.
-BLOCK = 32
-LEAST = np.finfo(np.float32).min
 
 
 class LogProbabilities:
@@ -39,14 +36,14 @@ class LogProbabilities:
             self.values = np.empty_like(logits)
             self._weights = np.empty_like(logits[0])
         tops = logits.max(axis=1)
-        self.offsets = np.empty_like(tops)
+        sums = np.empty_like(tops)
         for row, top in enumerate(tops):  # each row while it is near
             values, weights = self.values[row], self._weights
             check_top(float(top))
             np.subtract(logits[row], top, out=values)
             np.exp(values, out=weights)
-            self.offsets[row] = weights.sum()
-        np.negative(np.log(self.offsets, out=self.offsets), out=self.offsets)
+            sums[row] = weights.sum()
+        self.offsets = -np.log(sums)
         self._filtered.clear()
 
     def filter(self, row: int, tokens: Sequence[int]) -> None:
@@ -64,28 +61,10 @@ class LogProbabilities:
 
 def likeliest(values: Floats, scores: Floats, count: int) -> list[tuple[int, int, np.float32]]:
     """Row, id and sum of the ``count`` largest finite of ``values [rows, V]`` plus ``scores
-    [rows]``, largest first, lowest row and id first among equals.
-
-    The peaks of ``count`` blocks are no larger than the ``count`` largest sums: those lie in the
-    blocks of the highest peaks, or behind the last block.
-    """
-    size, added = values.shape[1], scores[:, None]
-    blocks, begin, edge = size // BLOCK, 0, LEAST
-    found: list[tuple[int, int, np.float32]] = []
-    if blocks * len(values) >= count:
-        split = values[:, : blocks * BLOCK].reshape(-1, BLOCK, blocks)
-        peaks = (split.max(axis=1) + added).reshape(-1)
-        bound = np.partition(peaks, -count)[-count]
-        if bound > edge:
-            begin, edge = blocks * BLOCK, bound
-            rows, high = np.divmod(np.flatnonzero(peaks >= edge), blocks)
-            near = split[rows, :, high] + added[rows]
-            block, place = np.nonzero(near >= edge)
-            ids = place * blocks + high[block]
-            found += zip(rows[block].tolist(), ids.tolist(), near[block, place], strict=True)
-    if begin < size:
-        rest = values[:, begin:] + added
-        rows, ids = np.nonzero(rest >= edge)
-        found += zip(rows.tolist(), (ids + begin).tolist(), rest[rows, ids], strict=True)
-    found.sort(key=lambda one: (-one[2], one[0], one[1]))
-    return found[:count]
+    [rows]``, largest first, lowest row and id first among equals."""
+    sums = (values + scores[:, None]).reshape(-1)
+    places = top_ids(sums, count)
+    found = sums[places]
+    order = np.argsort(-found, kind="stable")[:count]
+    rows, ids = np.divmod(places[order], values.shape[1])
+    return list(zip(rows.tolist(), ids.tolist(), found[order], strict=True))

@@ -151,9 +151,10 @@ def top_ids(scores: Row, k: int) -> Ids:
     if blocks < 2 * k:
         near = np.flatnonzero(scores > -np.inf)
     else:
-        maxima = scores[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
+        # Blocks lie like combs: whole vectors are compared, not the numbers of a block.
+        maxima = scores[: blocks * _BLOCK].reshape(_BLOCK, blocks).max(axis=0)
         bound = np.partition(maxima, blocks - k)[blocks - k]
-        near = np.flatnonzero((scores >= bound) & (scores > -np.inf))
+        near = np.flatnonzero(scores >= bound if bound > -np.inf else scores > -np.inf)
     if len(near) <= k:
         return near
     values = scores[near]
