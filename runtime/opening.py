@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from edgegen.bundle import Bundle
+from edgegen.errors import EdgegenWarning
 
 if TYPE_CHECKING:
     from .pipeline import Pipeline
@@ -67,11 +68,8 @@ def load(
             calibrate=calibrate,
         )  # fmt: skip
     finally:
-        if told:
-            from .task import EdgegenWarning
-
-            for message in told:  # to whoever called
-                warnings.warn(message, EdgegenWarning, stacklevel=2)
+        for message in told:  # to whoever called
+            warnings.warn(message, EdgegenWarning, stacklevel=2)
 
 
 def _opened(path: str | Path, verify: bool, warn: Callable[[str], None], **given: Any) -> Pipeline:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenWarning, InputError
 
 from .asking import Call, Writing, answered
 from .decoder import Decoder
@@ -41,10 +41,6 @@ class Gaps:
 Source = str | Path | Sequence[int] | Sequence[Message] | Gaps | NDArray[Any]
 # Yields what may be shown; returns the result.
 Running = Writing[Result]
-
-
-class EdgegenWarning(UserWarning):
-    """Something was done to the input that the caller may not expect, such as shortening it."""
 
 
 class Task(Protocol):

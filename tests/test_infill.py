@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 import edgegen
 from edgegen.cli import app
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenWarning, InputError
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.pipeline import Pipeline
-from edgegen.runtime.task import EdgegenWarning, Gaps
+from edgegen.runtime.task import Gaps
 
 END, SEPARATOR, END_OF_MARK, MASK_1, MASK_2 = range(VOCABULARY, VOCABULARY + 5)
 NEW = 12

@@ -17,11 +17,11 @@ from tiny_families import END, VOCABULARY, WORDS, write_bundle
 
 import edgegen
 from edgegen import GenerationOptions, InputError, Pipeline
+from edgegen.errors import EdgegenWarning
 from edgegen.runtime.budget import Fixed
 from edgegen.runtime.decoder import Decoder, Scores
 from edgegen.runtime.drafters.base import Drafter
 from edgegen.runtime.speculative import SpeculativeDecoding
-from edgegen.runtime.task import EdgegenWarning
 from edgegen.runtime.tokenizer import TextStream
 
 TEXT = "ba dest fin gor lust man"

@@ -16,11 +16,10 @@ import edgegen
 from edgegen.bundle import Bundle
 from edgegen.cli import app
 from edgegen.devices import DeviceOptions
-from edgegen.errors import DeviceError, InputError, UnknownName
+from edgegen.errors import DeviceError, EdgegenWarning, InputError, UnknownName
 from edgegen.profiles import placing
 from edgegen.profiles.placing import Planning
 from edgegen.runtime.placement import Plan, drivers, read_plan, usual_file, write_plan
-from edgegen.runtime.task import EdgegenWarning
 
 TEXT = "the cat sat"
 

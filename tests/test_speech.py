@@ -27,13 +27,12 @@ from spoken import (
 )
 from tiny_families import write_bundle
 
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenWarning, InputError
 from edgegen.runtime.audio import Samples
 from edgegen.runtime.languages import CODES, NAMES, code_of
 from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.recording import Recording
-from edgegen.runtime.task import EdgegenWarning
 from edgegen.runtime.timestamps import read, settled
 
 soundfile = pytest.importorskip("soundfile")

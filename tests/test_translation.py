@@ -26,11 +26,10 @@ from transformers import (
 import edgegen
 from edgegen.bundle import Bundle
 from edgegen.cli import main
-from edgegen.errors import InputError
+from edgegen.errors import EdgegenWarning, InputError
 from edgegen.manifest import Manifest, Translation
 from edgegen.runtime.languages import code_of
 from edgegen.runtime.options import GenerationOptions
-from edgegen.runtime.task import EdgegenWarning
 from edgegen.runtime.translation import frame_for
 
 TEXTS = lines(WORDS[:150], 6, seed=9)

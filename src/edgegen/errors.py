@@ -56,3 +56,7 @@ class CacheFull(EdgegenError):
 
 class InputError(EdgegenError):
     """The text, audio, tokens or options given to a pipeline cannot be used."""
+
+
+class EdgegenWarning(UserWarning):
+    """Something was done that the caller may not expect, such as shortening the input."""

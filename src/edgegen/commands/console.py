@@ -9,6 +9,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from edgegen.errors import EdgegenWarning
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -37,8 +39,6 @@ def _console(file: Any) -> Console:
 @contextmanager
 def aloud() -> Generator[None]:
     """edgegen's own warnings as lines on standard error; other libraries' are not for users."""
-    from edgegen.runtime.task import EdgegenWarning
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", EdgegenWarning)
