@@ -47,7 +47,8 @@ from .workload import cut_ids, prompt_job
 
 # What ``auto`` drafts with, and how many tokens at a time acceptance is looked at.
 DRAFTER, LENGTH = "aggressive+suffix", 8
-ROUNDS, SECONDS, EVERY = 5, 0.4, "all"
+ROUNDS, SECONDS = 5, 0.4
+EVERY = "all"
 Progress = Callable[[str], None]
 
 
@@ -173,8 +174,7 @@ class Trial:
         if self.manifest.speech is not None or self.manifest.image is not None:
             return []
         tokenizer = load_tokenizer(self.bundle.path, self.manifest.tokenizers["source"])
-        asked = self.asked
-        job = prompt_job(asked.source_tokens, asked.new_tokens, self.manifest, tokenizer)
+        job = prompt_job(self.asked.source_tokens, self.asked.new_tokens, self.manifest, tokenizer)
         return cut_ids(job, str(job.sources[0]), tokenizer)
 
     def encode(self, engine: Engine) -> Memory | None:

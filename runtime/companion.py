@@ -27,7 +27,7 @@ from .filters import LogitsFilter, build_filters
 from .options import GenerationOptions
 from .sampling import Greedy, Sampler
 from .sources import SourceCache
-from .tokenizer import Tokenizer, load_tokenizer
+from .tokenizer import Tokenizer, load_tokenizers
 
 # Encoders of different requests that may run at a time.
 ENCODERS = 4
@@ -64,10 +64,7 @@ class Companion:
         """Raises ``BundleError``, ``UnknownName``, ``DeviceError``, and ``InputError`` when the
         draft cannot hear or read what the target does."""
         bundle = Bundle.open(path, verify=verify)
-        ours = {
-            role: load_tokenizer(bundle.path, record)
-            for role, record in bundle.manifest.tokenizers.items()
-        }
+        ours = load_tokenizers(bundle)
         shared = is_made_for(bundle.manifest, target)
         check_pair(bundle, target, shared=shared)
         translation = Translation(

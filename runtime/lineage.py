@@ -7,10 +7,11 @@ a new one sees is a matter of its mask, and where it stands one of its position.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .verify import ancestors
 
 Ints = NDArray[np.int64]
 FIRST_ROWS = 64
@@ -31,7 +32,7 @@ class Lineage:
         if length + min(parents) >= 0 > max(parents):
             followed = [length + parent for parent in parents]
             self._sees[length:end, :length] = self._sees[followed, :length]
-            self._sees[length:end, length:end] = _themselves(end - length)
+            self._sees[length:end, length:end] = ancestors(parents)
             self._positions[length:end] = self._positions[followed] + 1
             return
         self._sees[length:end] = False
@@ -65,9 +66,3 @@ class Lineage:
             more = max(held, rows - held)
             self._positions = np.pad(self._positions, (0, more))
             self._sees = np.pad(self._sees, (0, more))
-
-
-@cache
-def _themselves(rows: int) -> NDArray[np.bool_]:
-    """``[rows, rows]``: each sees itself alone."""
-    return np.eye(rows, dtype=np.bool_)

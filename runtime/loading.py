@@ -19,7 +19,7 @@ from .fallback import retried
 from .parts import DEFAULT
 from .placement import Placed, Places, by_part, planned
 from .sources import SourceCache
-from .tokenizer import Tokenizer, load_tokenizer
+from .tokenizer import Tokenizer, load_tokenizers
 
 if TYPE_CHECKING:
     from .companion import Companion
@@ -62,8 +62,7 @@ class Loading:
         beside = places.pop("draft", "") or places.get("decode", places[DEFAULT])
         formats = self.precision if plan is None or self.precision is not None else plan.precision
         sources = SourceCache(self.source_cache_bytes) if self.source_cache_bytes else None
-        if self.draft_threads is not None:
-            self._options(self.draft_threads)
+        drafting = self._options(self.threads if self.draft_threads is None else self.draft_threads)
         engine = Engine(
             bundle,
             {part: device_named(name) for part, name in places.items()},
@@ -76,15 +75,14 @@ class Loading:
         made.callback(engine.close)
         if self.corpus is None and self.draft_model is None:
             with engine.parts.opening(engine.opened_first):
-                return engine, tokenizers_of(bundle), plan
+                return engine, load_tokenizers(bundle), plan
         # What may be named amiss is looked at before anything compiles.
-        tokenizers = tokenizers_of(bundle)
+        tokenizers = load_tokenizers(bundle)
         if self.corpus is not None:
             engine.corpus = read_corpus(Path(self.corpus), tokenizers)
-        if self.draft_model is not None:
-            engine.companion = self._companion(
-                self.draft_model, bundle, tokenizers, self.draft_device or beside, sources
-            )
+        engine.companion = self._companion(
+            bundle, tokenizers, self.draft_device or beside, drafting, sources
+        )
         engine.parts.open(engine.opened_first)
         return engine, tokenizers, plan
 
@@ -108,30 +106,26 @@ class Loading:
 
     def _companion(
         self,
-        path: str | Path,
         bundle: Bundle,
         tokenizers: Mapping[str, Tokenizer],
         device: str,
+        options: DeviceOptions,
         sources: SourceCache | None,
-    ) -> Companion:
+    ) -> Companion | None:
+        if self.draft_model is None:
+            return None
         from .companion import Companion
 
         return Companion.open(
-            path,
+            self.draft_model,
             bundle,
             tokenizers,
             device,
-            self._options(self.threads if self.draft_threads is None else self.draft_threads),
+            options,
             verify=self.verify,
             fallback=tuple(map(device_named, self.fallback)),
             sources=sources,
         )
-
-
-def tokenizers_of(bundle: Bundle) -> dict[str, Tokenizer]:
-    """By role."""
-    records = bundle.manifest.tokenizers
-    return {role: load_tokenizer(bundle.path, record) for role, record in records.items()}
 
 
 def read_corpus(path: Path, tokenizers: Mapping[str, Tokenizer]) -> Corpus:

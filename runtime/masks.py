@@ -35,9 +35,8 @@ class Masks:
     def visible(self, n: int, past: int, parents: Sequence[int] | None) -> Floats:
         """Additive ``[1, n, width]``: 0 for a row's own path, HIDDEN elsewhere. ``parents`` None is
         a chain."""
-        end, before = past + n, self._visible.get(n)
-        mask = self._array(n, past)
-        if n == 1 and past == self._seen and mask is before:
+        end, mask = past + n, self._array(n, past)
+        if n == 1 and past == self._seen:
             mask[0, 0, past] = 0
             self._seen = end
             return mask
@@ -86,6 +85,7 @@ class Masks:
         width, mask = self._width(n, past), self._visible.get(n)
         if mask is None or mask.shape[2] != width:
             mask = np.empty((1, n, width), np.float32)
+            self._seen = -1 if n == 1 else self._seen
             # Those of a prompt are large and seldom needed again, exact ones hardly ever fit again.
             if self._grain > 1 and n <= TRAIL:
                 self._visible[n] = mask

@@ -20,6 +20,8 @@ from .pieces import HeldPieces, Pieces, Step, StepPieces, Utf8Step, WindowPieces
 if TYPE_CHECKING:
     import tokenizers
 
+    from edgegen.bundle import Bundle
+
 
 class Tokenizer(Protocol):
     """Text to ids and ids to text."""
@@ -254,6 +256,12 @@ def load_tokenizer(root: Path, record: manifest.Tokenizer) -> Tokenizer:
     from .numbered import NumberedTokenizer, numbers_of
 
     return NumberedTokenizer(tokenizer, numbers_of(_inside(root, record.vocabulary)))
+
+
+def load_tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
+    """All of a bundle's, by role."""
+    records = bundle.manifest.tokenizers
+    return {role: load_tokenizer(bundle.path, record) for role, record in records.items()}
 
 
 def _inside(root: Path, name: str) -> Path:

@@ -88,11 +88,15 @@ def discard(folder: Path, target: Path) -> None:
     """Delete ``folder``, a sibling of ``target``, in a way ``recover`` never sees half done."""
     if not os.path.lexists(folder):
         return
-    from shutil import rmtree  # its parts for archives would be imported by each ``load``
-
     doomed = unfinished_of(target)
     os.rename(folder, doomed)
-    rmtree(doomed)
+    _delete(doomed)
+
+
+def _delete(folder: Path, *, ignore_errors: bool = False) -> None:
+    from shutil import rmtree  # with its parts for archives, which a ``load`` has no use for
+
+    rmtree(folder, ignore_errors=ignore_errors)
 
 
 def discard_unfinished(target: Path) -> None:
@@ -108,9 +112,7 @@ def discard_unfinished(target: Path) -> None:
             continue
         lock = lock_folder(path)
         if lock is not None:
-            from shutil import rmtree
-
-            rmtree(path, ignore_errors=True)
+            _delete(path, ignore_errors=True)
             os.close(lock)
 
 
