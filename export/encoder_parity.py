@@ -14,10 +14,10 @@ import torch
 
 from edgegen.devices import DeviceOptions, Session, device_named
 from edgegen.errors import ExportError
+from edgegen.graph import HIDDEN
 from edgegen.manifest import Parity, PromptParity, Variant
 
 from .families.base import Family
-from .ops.specs import HIDDEN
 from .ops.torch_ops import TorchOps
 from .options import ExportOptions
 from .parity import DEVICES, encode, judge, relative

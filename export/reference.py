@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgegen.graph import HIDDEN
 from edgegen.shortlist import spread_of
 
 from .families.base import Family
-from .ops.specs import HIDDEN
 from .ops.torch_ops import TorchOps
 
 Logits = NDArray[np.float32]

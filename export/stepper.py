@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from edgegen import coded
 from edgegen.devices import Session
 from edgegen.devices.device import Request
-from edgegen.graph import Graph
+from edgegen.graph import HIDDEN, Graph
 from edgegen.manifest import Cache, Variant
 from edgegen.shortlist import spread_of
-
-from .ops.specs import HIDDEN
 
 Array = NDArray[Any]
 

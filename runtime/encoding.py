@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from edgegen.devices.device import Tensor
 from edgegen.errors import BundleError, InputError
+from edgegen.graph import HIDDEN
 from edgegen.manifest import Encoding
 
 from .engine import Engine
-from .masks import HIDDEN
 from .methods import check_method, refuse_method
 from .options import GenerationOptions
 from .tags import AGGREGATIONS, Span, Token, spans_of
@@ -168,7 +168,7 @@ class EncoderTask:
         """One call over texts padded to the longest; ``rows`` are the places with logits."""
         longest = max(len(text.ids) for text in texts)
         ids = np.full((len(texts), longest), self.engine.manifest.generation.pad, np.int64)
-        mask = np.full(ids.shape, HIDDEN)
+        mask = np.full(ids.shape, HIDDEN, np.float32)
         for row, text in enumerate(texts):
             ids[row, : len(text.ids)], mask[row, : len(text.ids)] = text.ids, 0
         feeds: dict[str, Tensor] = {"input_ids": ids, "source_mask": mask}

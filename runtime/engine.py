@@ -21,6 +21,7 @@ from edgegen.coded import filled
 from edgegen.devices import Device, DeviceOptions, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.errors import InputError
+from edgegen.graph import HIDDEN
 from edgegen.manifest import Variant
 from edgegen.shortlist import distinct
 
@@ -30,7 +31,6 @@ from .drafters.base import Materials
 from .drafters.combined import wanted
 from .filters import build_filters
 from .generation import Generation
-from .masks import HIDDEN
 from .options import GenerationOptions
 from .parts import Fallback, PartFailed, Parts
 from .sampling import build_sampler
@@ -225,7 +225,7 @@ class Engine:
         done = perf_counter()
         mask = {k: v for k, v in feeds.items() if k == "source_mask"}
         before = heard - start if "features" in self.variants else 0.0
-        held = filled({**outputs, **mask}, float(HIDDEN))
+        held = filled({**outputs, **mask}, HIDDEN)
         return Memory(distinct(held), before, done - heard)
 
     def decoder(self, memory: Memory | None = None, options: GenerationOptions = PLAIN) -> Decoder:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.graph import HIDDEN
+
 from .buffers import TRAIL
 from .verify import ancestors
 
-# Additive mask value of rows nobody may see: finite, and exp() of it is exactly 0.
-HIDDEN = np.float32(-3.0e4)
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -94,7 +94,7 @@ class Masks:
     def _chain(self, n: int) -> Floats:
         """``[n, n]``: a row sees itself and those before it."""
         if n > len(self._triangle):
-            self._triangle = np.triu(np.full((n, n), HIDDEN), 1)
+            self._triangle = np.triu(np.full((n, n), HIDDEN, np.float32), 1)
         return self._triangle[:n, :n]
 
     def _width(self, n: int, past: int) -> int:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.devices.device import Feeds, Tensor
+from edgegen.graph import HIDDEN
 from edgegen.manifest import Variant
 
 from .buffers import Rows, check_room
 from .decoder import Decoder, bind_memory
-from .masks import HIDDEN
 
 FIRST_ROWS = 64
 FREE = ("S", "K")  # what sources differ in: tokens, and words of a shortlist

@@ -21,12 +21,10 @@ from edgegen.devices import Placement, Request, Session
 from edgegen.devices.device import Feeds, Tensor
 from edgegen.devices.machine import resident_bytes
 from edgegen.errors import CacheFull, InputError
-from edgegen.graph import Dim, Graph, Port, pinned, resolve
+from edgegen.graph import HIDDEN, Dim, Graph, Port, pinned, resolve
 from edgegen.manifest import Variant
 
-from .masks import HIDDEN
-
-FILL: Mapping[str, float] = {"visible": float(HIDDEN), "source_mask": float(HIDDEN)}
+FILL: Mapping[str, float] = {"visible": HIDDEN, "source_mask": HIDDEN}
 # What a dimension counts, for people, and the word of --static it comes from.
 COUNTS: Mapping[str, tuple[str, str]] = {
     "S": ("source tokens", "source"),

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from edgegen.devices.device import Feeds, Placement, Session, Tensor
 from edgegen.export.families.base import Family
-from edgegen.export.ops.specs import HIDDEN
 from edgegen.export.ops.torch_ops import TorchOps
-from edgegen.graph import Graph
+from edgegen.graph import HIDDEN, Graph
 from edgegen.manifest import Cache
 
 Floats = NDArray[np.float32]

@@ -26,9 +26,9 @@ from edgegen.export.checkpoint import Checkpoint, Weight
 from edgegen.export.families import family_of
 from edgegen.export.families.bart import fairseq_waves, marian_waves
 from edgegen.export.families.decoding import with_rules
-from edgegen.export.ops.specs import HIDDEN
 from edgegen.export.reference import TorchReference, reference_of
 from edgegen.export.stepper import Stepper, run
+from edgegen.graph import HIDDEN
 
 SPECIAL = {
     "decoder_start_token_id": UNKNOWN, "bos_token_id": UNKNOWN, "eos_token_id": END,

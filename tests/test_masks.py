@@ -14,10 +14,11 @@ from tiny_families import VOCABULARY, write_bundle
 from edgegen.bundle import Bundle
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.errors import CacheFull
+from edgegen.graph import HIDDEN
 from edgegen.runtime.buffers import GRAIN, TRAIL
 from edgegen.runtime.decoder import Decoder, widens
 from edgegen.runtime.engine import Engine
-from edgegen.runtime.masks import HIDDEN, Masks
+from edgegen.runtime.masks import Masks
 from edgegen.runtime.options import GenerationOptions
 
 Floats = NDArray[np.float32]

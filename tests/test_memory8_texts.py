@@ -22,8 +22,8 @@ from edgegen.errors import InputError
 from edgegen.export.families import family_of
 from edgegen.export.options import ExportOptions
 from edgegen.export.parity import Gate
+from edgegen.graph import HIDDEN
 from edgegen.runtime.engine import Engine
-from edgegen.runtime.masks import HIDDEN
 
 # A bias by distance, biases of keys, states for a cache, keys shared by heads and a soft cap.
 NAMES = ("t5-tied", "bart", "marian-ssru", "t5gemma")

@@ -26,12 +26,11 @@ from onnxruntime.quantization.execution_providers.qnn import get_qnn_qdq_config
 from edgegen.devices import DeviceOptions, Placement, Session, device_named
 from edgegen.devices.device import Feeds, Request, Tensor
 from edgegen.errors import ExportError
-from edgegen.graph import Graph
+from edgegen.graph import HIDDEN, Graph
 from edgegen.manifest import Cache, Precision, Variant
 
 from ..checkpoint import Weight
 from ..families.base import Family
-from ..ops.specs import HIDDEN
 from ..ops.static_ops import QdqOps, StaticOps
 from ..options import ExportOptions
 from ..parity import inputs_of

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgegen.graph import HIDDEN
+
 from .primitives import Primitives, V
 from .specs import (
-    HIDDEN,
     Attention,
     CrossAttention,
     Norm,

@@ -12,11 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgegen.graph import HIDDEN
 from edgegen.shortlist import BIAS, ROWS, WORDS
 
 from .attention import AttentionOps
 from .primitives import V
-from .specs import HIDDEN, FeedForward, Norm
+from .specs import FeedForward, Norm
 
 
 class Ops(AttentionOps[V]):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgegen.graph import HIDDEN
+
 from .onnx_ops import OnnxOps
-from .specs import HIDDEN, Attention, SelfAttention
+from .specs import Attention, SelfAttention
 
 # Numbers of one vector of AVX-512, and what OpenVINO's kernels take at once.
 GRAIN = 16

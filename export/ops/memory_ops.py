@@ -17,13 +17,13 @@ from typing import Any
 
 from edgegen.coded import given_back
 from edgegen.errors import ExportError
-from edgegen.graph import Graph, Port
+from edgegen.graph import HIDDEN, Graph, Port
 
 from ..families.base import Family
 from .fused_ops import FusedOps
 from .grained_ops import GrainedOps
 from .onnx_ops import OnnxOps
-from .specs import HIDDEN, Attention, CrossAttention
+from .specs import Attention, CrossAttention
 
 LARGEST_CODE = 127
 # Below any scale that matters: a column of zeros divides by it.

@@ -7,9 +7,6 @@ from typing import Literal
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 
-# Additive mask value: finite, safe in float16 when added to a score, and exp() of it is exactly 0.
-HIDDEN = -3.0e4
-
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Dim = int | str
+# Additive mask value of what nobody may see: finite, safe in float16 when added to a score, and
+# exp() of it is exactly 0.
+HIDDEN = -3.0e4
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
