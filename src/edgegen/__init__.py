@@ -3,11 +3,14 @@
     pipeline = edgegen.load("bundles/en-pt", device="ort-cpu", threads=1)
     print(pipeline.generate("The train leaves at nine.").text)
 
-Names are imported when first used, so ``import edgegen`` loads no library at all.
+Names are imported when first used, so ``import edgegen`` loads no library at all. Neither is
+anything told to the makers of one: ONNX Runtime's reporter is off from here on (see
+``edgegen.unreported``).
 """
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from edgegen.errors import DeviceError as DeviceError
     from edgegen.errors import DeviceMissing as DeviceMissing
     from edgegen.errors import EdgegenError as EdgegenError
+    from edgegen.errors import EdgegenWarning as EdgegenWarning
     from edgegen.errors import ExportError as ExportError
     from edgegen.errors import InputError as InputError
     from edgegen.errors import ParityError as ParityError
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# Read when ONNX Runtime is first imported, whoever does it. A value of the user's stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __all__ = [
     "Bundle",
     "BundleError",
@@ -40,6 +47,7 @@ __all__ = [
     "DeviceError",
     "DeviceMissing",
     "EdgegenError",
+    "EdgegenWarning",
     "ExportError",
     "Gaps",
     "GenerationOptions",
@@ -60,6 +68,7 @@ _HOMES = {
     "DeviceError": "edgegen.errors",
     "DeviceMissing": "edgegen.errors",
     "EdgegenError": "edgegen.errors",
+    "EdgegenWarning": "edgegen.errors",
     "ExportError": "edgegen.errors",
     "Gaps": "edgegen.runtime.pipeline",
     "GenerationOptions": "edgegen.runtime.options",

@@ -1,4 +1,10 @@
-"""Libraries imported so that they do not tell their makers what they are used for."""
+"""Libraries imported so that they do not tell their makers what they are used for.
+
+ONNX Runtime's wheels for Linux, Windows and macOS keep a number for the machine and a queue of
+events (program, processor, system, sessions) under the user's home and send them, unless
+``ORT_DISABLE_TELEMETRY`` is in the environment when it is imported (its Privacy.md): ``edgegen``
+puts it there. OpenVINO and NNCF bring a reporter in Python, which is kept from being imported here.
+"""
 
 from __future__ import annotations
 
