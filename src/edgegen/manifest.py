@@ -7,6 +7,7 @@ together is checked in ``bundle_rules.py``.
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -384,4 +385,8 @@ def held_as(numbers: Precision | Parity) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of ``edgegen.json``; docs/bundle.schema.json is this, written out."""
-    return msgspec.json.schema(Manifest)
+    schema = msgspec.json.schema(Manifest)
+    for kind in schema["$defs"].values():
+        if "description" in kind:  # Python 3.13 takes a docstring's indentation away by itself
+            kind["description"] = cleandoc(kind["description"])
+    return schema
