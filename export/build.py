@@ -26,9 +26,9 @@ from edgegen.manifest import (
 
 from .checkpoint import Checkpoint, watched
 from .encoder_parity import EncoderGate
-from .families import family_of
 from .families.base import Family, Task
 from .families.decoding import with_rules
+from .fitting import bound, fitting
 from .options import ExportOptions
 from .parity import Gate, one_each
 from .sources import load
@@ -53,7 +53,7 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
         say(f"reading {options.model}")
         found = load(options.model, revision=options.revision, cache_dir=options.cache_dir)
         checkpoint, read = watched(found)
-        name, family = family_of(checkpoint)
+        name, family = bound(checkpoint)
         check_task(options, family)
         check_shortlist(options, family)
         read.clear()  # a family looks which tables are one
@@ -62,7 +62,8 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
             say(f"writing {kind} {options.weight_format} graphs")
             formatter: Any = import_module(f"edgegen.export.formats.{kind}")
             folder = writer.folder / "graphs" / f"{kind}-{options.weight_format}"
-            written.append(formatter.write(family, folder, options))
+            with fitting(checkpoint):
+                written.append(formatter.write(family, folder, options))
         parameters = parameters_of(checkpoint, read)
         tokenizers = add_tokenizers(checkpoint, writer)
         parity = gate(family, options, written, writer, say)

@@ -72,7 +72,7 @@ class EncoderGate:
     """Runs the reference once and any number of variants against it."""
 
     def __init__(self, family: Family, options: ExportOptions) -> None:
-        self.options = options
+        self.family, self.options = family, options
         make = EncoderReference if family.in_transformers else TorchEncoderReference
         reference = make(family)
         self.name = reference.name
@@ -92,12 +92,14 @@ class EncoderGate:
             together = called(session, self.ids)
         finally:
             session.close()
+        said = self.family.encoding()
+        scores = "softmax" if said is None else said.scores
         rows = zip(alone, self.truths, self.texts, self.ids, strict=True)
         texts = [
             PromptParity(
                 prompt=text,
                 tokens=len(ids),
-                agreement=agreement(found, truth),
+                agreement=agreement(found, truth, scores),
                 error=max(relative(found[name], truth[name]) for name in truth),
             )
             for found, truth, text, ids in rows
@@ -116,10 +118,17 @@ class EncoderGate:
         return parity
 
 
-def agreement(found: Outputs, truth: Outputs) -> float:
-    """The share of equal arg-maxes, or the cosine of two embeddings, 0 for opposite ones."""
+def agreement(found: Outputs, truth: Outputs, scores: str) -> float:
+    """What ``scores`` makes of logits decides: the share of equal arg-maxes, of labels given alike,
+    or where numbers are asked for (one logit, a regression) 1 less their error. Of embeddings the
+    cosine, 0 for opposite ones."""
     if "logits" in truth:
-        return float(np.mean(found["logits"].argmax(-1) == truth["logits"].argmax(-1)))
+        here, there = found["logits"], truth["logits"]
+        if there.shape[-1] == 1 or scores == "none":
+            return max(0.0, 1.0 - relative(here, there))
+        if scores == "sigmoid":
+            return float(np.mean((here > 0) == (there > 0)))
+        return float(np.mean(here.argmax(-1) == there.argmax(-1)))
     one, other = found["embedding"], truth["embedding"]
     cosine = float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
     return min(max(cosine, 0.0), 1.0)

@@ -1,8 +1,9 @@
 """The gate every export passes: the same prompts through the checkpoint and through the bundle.
 
 Float32 graphs are held to a logit difference, step by step and relative to the logits' scale;
-narrower ones to the share of steps at which they choose the checkpoint's token. The tokens fed are
-the checkpoint's greedy ones, so one early difference does not hide what follows.
+narrower ones to the share of steps at which they choose the checkpoint's token, those of 16 bits to
+a wider difference besides. Rows of a call are held to the same rows alone. The tokens fed are the
+checkpoint's greedy ones, so one early difference does not hide what follows.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from edgegen.devices import DeviceOptions, Session, device_named
 from edgegen.devices.device import Feeds
-from edgegen.errors import ExportError, ParityError
+from edgegen.errors import CheckpointError, ExportError, ParityError
 from edgegen.frame import frame_of
 from edgegen.manifest import Cache, Parity, PromptParity, Variant, held_as
 
@@ -34,6 +35,12 @@ from .stepper import Stepper, memory_of
 DEVICES: Mapping[str, str] = {"onnx": "ort-cpu", "openvino": "ov-cpu"}
 # Largest logit difference over the largest logit, float32 against float32.
 TOLERANCE: Mapping[str, float] = {"onnx": 1e-4, "openvino": 1e-3}
+# The same of 16 bits: more than rounding weights and activations to 8 of them does to a deep model,
+# less than what a curve left out does (a cap on logits keeps every choice).
+HALVES: Mapping[str, float] = {"fp16": 0.1, "bf16": 0.1}
+# What other rows of a call may change a row of narrower graphs by, and padding an encoder's: codes
+# of activations tip over (0.06 was seen); to see what is hidden changes a row by its whole scale.
+ROWS = 0.25
 TOKENS = 24
 # What rounding may change a call's last row by when logits are asked of it alone.
 LAST = 0.05
@@ -78,6 +85,11 @@ class Gate:
         answer = reference.greedy(source, prompt, room, ends)
         together = len(prompt) if self.family.shape.bidirectional_prompt else 0
         logits = reference.logits(source, [*prompt, *answer[:-1]], together)
+        if np.isnan(logits).any():
+            raise CheckpointError(
+                f"the checkpoint's own outputs are no numbers on prompt {text[:40]!r}; its weights "
+                "are damaged or overflow, fetch it again."
+            )
         return Example(text, source, tuple(prompt), tuple(answer), logits)
 
     def check(self, folder: Path, variants: Mapping[str, Variant]) -> Parity:
@@ -201,9 +213,24 @@ def inputs_of(family: Family, text: str) -> tuple[Mapping[str, Any], list[int]]:
     frame = frame_of(defaults, family.translation())
     ids = encode(tokenizers["source"], text, add_special=not frame.bare)
     if not family.shape.encoder:
-        return {}, ids or list(defaults.start)
-    ids = frame.around(ids)
+        return {}, check_ids(ids or list(defaults.start), text, family.shape.vocabulary)
+    ids = check_ids(frame.around(ids), text, family.source_vocabulary)
+    if 0 < defaults.max_source < len(ids):
+        raise ExportError(
+            f"parity prompt {text[:40]!r} has {len(ids)} tokens and the encoder takes "
+            f"{defaults.max_source}; shorten it."
+        )
     return {"input_ids": ids}, ids if defaults.prompt_from_source else list(frame.start)
+
+
+def check_ids(ids: list[int], text: str, vocabulary: int) -> list[int]:
+    """Raises ``ExportError`` for ids that the table has no row for."""
+    if ids and max(ids) >= vocabulary:
+        raise ExportError(
+            f"parity prompt {text[:40]!r}: the tokenizer gives id {max(ids)} and the model's table "
+            f"has {vocabulary} rows; use the tokenizer of this checkpoint."
+        )
+    return ids
 
 
 def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its token") -> None:
@@ -223,6 +250,27 @@ def judge(parity: Parity, options: ExportOptions, agrees: str = "chooses its tok
             f"{parity.format} {held_as(parity)}: {agrees} as the checkpoint does at "
             f"{parity.agreement:.1%}, needed {options.min_agreement:.0%}, worst {where} "
             f"({worst.agreement:.0%}); use {' or '.join(nearer(parity, options))}."
+        )
+    judge_errors(parity)
+
+
+def judge_errors(parity: Parity) -> None:
+    """Raises ``ParityError`` for what agreement does not show: outputs of 16 bits that are off, and
+    rows that others change."""
+    held, exact = held_as(parity), held_as(parity) == "fp32"
+    limit = HALVES.get(held, np.inf)
+    if not parity.max_error <= limit and not exact:
+        raise ParityError(
+            f"{parity.format} {held}: outputs differ from {parity.reference} by "
+            f"{parity.max_error:.2e} of their scale, allowed {limit:.0e}; use fp32, and report it "
+            "where that is refused too."
+        )
+    limit = TOLERANCE[parity.format] if exact else ROWS
+    if not parity.rows_error <= limit:
+        raise ParityError(
+            f"{parity.format} {held}: rows of one call differ from the same rows alone by "
+            f"{parity.rows_error:.2e} of their scale, allowed {limit:.0e}; report it, or export "
+            "with --no-parity to look at it."
         )
 
 
@@ -259,9 +307,9 @@ def one_each(checks: Sequence[Parity]) -> list[Parity]:
 
 def relative(found: Logits, truth: Logits) -> float:
     """Largest difference over the largest magnitude of the truth, infinite where a logit is missing
-    (-inf: of a word outside the shortlist) in one of them only."""
+    (-inf: of a word outside the shortlist) in one of them only, and where no number is told."""
     there = np.isfinite(truth)
-    if (np.isfinite(found) != there).any():
+    if (np.isfinite(found) != there).any() or np.isnan(truth).any() or not there.any():
         return float("inf")
     return float(np.abs(found[there] - truth[there]).max() / np.abs(truth[there]).max())
 
@@ -272,7 +320,10 @@ def encode(tokenizer: TokenizerFiles, text: str, *, add_special: bool = True) ->
         return [*(byte + tokenizer.offset for byte in text.encode()), 1]
     from tokenizers import Tokenizer
 
-    found = Tokenizer.from_str(tokenizer.data.decode()).encode(text, add_special_tokens=add_special)
+    reader = Tokenizer.from_str(tokenizer.data.decode())
+    reader.no_truncation()
+    reader.no_padding()
+    found = reader.encode(text, add_special_tokens=add_special)
     if not tokenizer.vocabulary:
         return list(found.ids)
     numbers: dict[str, int] = json.loads(tokenizer.vocabulary)

@@ -7,13 +7,14 @@ operation set's torch body.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgegen.errors import CheckpointError
 from edgegen.graph import HIDDEN
 from edgegen.shortlist import spread_of
 
@@ -21,6 +22,8 @@ from .families.base import Family
 from .ops.torch_ops import TorchOps
 
 Logits = NDArray[np.float32]
+# Weights that old files hold and no class reads, or that only other uses of the model need.
+UNREAD = (r"rotary_emb\.inv_freq$", r"position_ids$", r"_float_tensor$", r"(^|\.)pooler\.")
 # What transformers calls the sources that go to the encoder as they are.
 REFERENCE_NAMES: Mapping[str, str] = {"samples": "input_values", "pixel_values": "pixel_values"}
 
@@ -68,12 +71,29 @@ class TransformersReference:
             for name, weight in family.reference_weights().items()
         }
         untie(self.model, state)
-        missing, unexpected = self.model.load_state_dict(state, strict=False)
-        tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
-        lost = sorted(set(missing) - tied - self._tables() - self._own(missing))
-        if lost or unexpected:
-            raise ValueError(f"weights do not fit: missing {lost}, unexpected {unexpected}")
+        self._load(state)
         self.name = f"transformers {transformers.__version__} {type(self.model).__name__}"
+
+    def _load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Raises ``CheckpointError`` for weights that are not those of the class."""
+        kind = type(self.model).__name__
+        try:
+            missing, found = self.model.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # sizes differ
+            told = str(error).strip().splitlines()[-1].strip()
+            raise CheckpointError(f"the weights are not those of config.json: {told}") from error
+        tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
+        lost = set(missing) - tied - self._tables() - self._own(missing)
+        spare = (*UNREAD, *(self.model._keys_to_ignore_on_load_unexpected or ()))
+        faults = [
+            f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}"
+            for what, names in (("no", _others(lost, UNREAD)), ("none for", _others(found, spare)))
+            if names
+        ]
+        if faults:
+            raise CheckpointError(
+                f"the weights are not those of config.json: {kind} has {'; '.join(faults)}."
+            )
 
     def _tables(self) -> set[str]:
         """Parameters that share their memory with another one: loaded through it."""
@@ -141,6 +161,11 @@ class TransformersReference:
             mask = {"attention_mask": seen} if together else {}
             out = self.model(input_ids=ids, use_cache=False, **mask)
         return np.asarray(out.logits[0].numpy(), np.float32)
+
+
+def _others(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The names that no pattern is found in."""
+    return sorted(name for name in names if not any(re.search(one, name) for one in patterns))
 
 
 def seen_rows(n: int, together: int) -> Logits:

@@ -132,6 +132,10 @@ class Bart(Family):
             cross_heads=heads,
         )
 
+    @property
+    def source_vocabulary(self) -> int:
+        return self.checkpoint.weights[self.tables["encoder"]].shape[0]
+
     def weights(self) -> dict[str, Weight]:
         found = dict(self.checkpoint.weights)
         for side in SUBLAYERS:

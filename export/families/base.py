@@ -104,6 +104,11 @@ class Family(ABC):
     def shape(self) -> Shape: ...
 
     @property
+    def source_vocabulary(self) -> int:
+        """Rows of the table that ``encode`` looks ids up in."""
+        return self.shape.vocabulary
+
+    @property
     def tasks(self) -> tuple[Task, ...]:
         """What the checkpoint can be exported for, its own task first."""
         return (self.task,)

@@ -18,7 +18,7 @@ from ..ops.base import Ops, V
 from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape
 from .decoding import decoding_defaults
-from .naming import Naming, activation_of
+from .naming import Naming, activation_of, output_table
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 HEAD = "cls.predictions"
@@ -41,9 +41,7 @@ class BertDecoder(Family):
             known=self.checkpoint.weights,
             q="self.query", k="self.key", v="self.value", o="output.dense",
         )  # fmt: skip
-        head = self.checkpoint.weights.get(OUTPUT)
-        tied = head is None or head.equals(self.checkpoint.weights[WORDS])
-        self.output_table = WORDS if tied else OUTPUT
+        self.output_table = output_table(self.checkpoint.weights, OUTPUT, WORDS)
 
     @property
     def shape(self) -> Shape:

@@ -17,9 +17,10 @@ from edgegen.manifest import GenerationDefaults
 from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import Activation, FeedForward, Norm, Rope, SelfAttention
-from .base import Family, Shape, end_ids
+from .base import Family, Shape
+from .decoding import prompted_defaults
 from .gemma import unit_norms
-from .naming import Naming
+from .naming import Naming, activation_of, output_table
 from .rotary import rope_of
 
 
@@ -27,14 +28,17 @@ from .rotary import rope_of
 class Style:
     """``sandwich``: a norm after each sublayer too. ``unit_norms``: weights are stored minus 1.
 
-    ``windows``: the layers that see a window where the configuration does not list them: none, all,
-    those from ``max_window_layers`` up, or those that are not rotated.
+    ``local_base``: where older configurations keep the rotary base of layers with a window, which
+    then are not stretched as the others are. ``windows``: the layers that see a window where the
+    configuration does not list them: none, all, those from ``max_window_layers`` up, or those that
+    are not rotated.
     """
 
     sandwich: bool = False
     head_norms: bool = False
     unit_norms: bool = False
     scaled_embeddings: bool = False
+    local_base: str = ""
     windows: Literal["none", "all", "upper", "unrotated"] = "none"
     activation: Activation | None = None  # whatever the configuration says
 
@@ -47,12 +51,13 @@ STYLES: Mapping[str, Style] = {
     "qwen3": Style(windows="upper", head_norms=True),
     "smollm3": Style(windows="unrotated"),
     "gemma": Style(unit_norms=True, scaled_embeddings=True, activation="gelu_tanh"),
-    "gemma3_text": Style(sandwich=True, head_norms=True, unit_norms=True, scaled_embeddings=True),
-}
-ACTIVATIONS: Mapping[str, Activation] = {
-    "silu": "silu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
+    "gemma3_text": Style(
+        sandwich=True,
+        head_norms=True,
+        unit_norms=True,
+        scaled_embeddings=True,
+        local_base="rope_local_base_freq",
+    ),
 }
 
 
@@ -74,16 +79,19 @@ class Causal(Family):
         self.layers = int(config["num_hidden_layers"])
         self.eps = float(config.get("rms_norm_eps", 1e-6))
         name = str(config.get("hidden_activation") or config.get("hidden_act") or "silu")
-        if name not in ACTIVATIONS:
-            raise CheckpointError(f"activation {name!r} is not known for {checkpoint.model_type}.")
-        self.activation: Activation = self.style.activation or ACTIVATIONS[name]
+        self.activation: Activation = self.style.activation or activation_of(name)
         # Qwen and SmolLM 3 name a window they do not use.
         used = config.get("use_sliding_window", self.style.windows in ("none", "all"))
         self.window = int(config.get("sliding_window") or 0) if used else 0
         self.naming = Naming(known=checkpoint.weights, o="o_proj")
         self.table = "model.embed_tokens.weight"
-        untied = "lm_head.weight" in checkpoint.weights and not config.get("tie_word_embeddings")
-        self.output_table = "lm_head.weight" if untied else self.table
+        self.output_table = output_table(checkpoint.weights, "lm_head.weight", self.table)
+        self.softcap = float(config.get("final_logit_softcapping") or 0.0)
+        if config.get("use_bidirectional_attention"):
+            raise CheckpointError(
+                f"{checkpoint.model_type}: use_bidirectional_attention makes rows see what follows "
+                "them; expected a model that writes from left to right."
+            )
 
     @property
     def shape(self) -> Shape:
@@ -121,7 +129,8 @@ class Causal(Family):
         listed = self.config.get("no_rope_layers")
         if listed:
             return bool(listed[i])
-        interval = int(self.config.get("no_rope_layer_interval") or 0)
+        usual = 4 if self.style.windows == "unrotated" else 0
+        interval = int(self.config.get("no_rope_layer_interval") or usual)
         return not interval or bool((i + 1) % interval)
 
     def rope(self, i: int) -> Rope | None:
@@ -129,12 +138,13 @@ class Causal(Family):
         if not self.is_rotated(i):
             return None
         local = self.is_local(i)
-        said: Any = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        apart = local and bool(self.style.local_base)
+        older: Any = {} if apart else self.config.get("rope_scaling")
+        said: Any = self.config.get("rope_parameters") or older or {}
         said = said.get("sliding_attention" if local else "full_attention", said)
         theta = said.get("rope_theta")
         if theta is None:
-            key = "rope_local_base_freq" if local and self.style.head_norms else "rope_theta"
-            theta = self.config.get(key, 10000.0)
+            theta = self.config.get(self.style.local_base if apart else "rope_theta", 10000.0)
         return rope_of(said, float(theta), self.head_dim)
 
     def norm(self, name: str) -> Norm:
@@ -184,16 +194,8 @@ class Causal(Family):
                 fed = ops.norm(fed, self.norm(f"{at}.post_feedforward_layernorm"))
             following = "norm" if last else f"layers.{i + 1}.input_layernorm"
             x, inner = ops.norm_add(x, fed, self.norm(following))
-        ops.head(inner, self.output_table)
+        ops.head(inner, self.output_table, softcap=self.softcap)
 
     def generation(self) -> GenerationDefaults:
-        said: dict[str, Any] = {**self.config, **self.checkpoint.generation}
-        start = said.get("bos_token_id")
-        pad = said.get("pad_token_id")
-        return GenerationDefaults(
-            start=() if start is None else (int(start),),
-            end=end_ids(said, 2),
-            pad=int(pad if pad is not None else 0),
-            max_positions=int(self.config.get("max_position_embeddings") or 0),
-            max_new_tokens=int(said.get("max_new_tokens") or 256),
-        )
+        positions = int(self.config.get("max_position_embeddings") or 0)
+        return prompted_defaults(self.checkpoint, positions=positions)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 
 from edgegen.errors import CheckpointError
 from edgegen.manifest import GenerationDefaults, Infill
@@ -20,16 +21,10 @@ from edgegen.manifest import GenerationDefaults, Infill
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import Activation, FeedForward, Norm, Rope, SelfAttention
-from .base import Family, Shape, end_ids
-from .naming import Naming
+from .base import Family, Shape
+from .decoding import prompted_defaults
+from .naming import Naming, activation_of
 
-ACTIVATIONS: Mapping[str, Activation] = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-    "silu": "silu",
-}
 # The rows of a packed projection lie in as many slices as the training had cores, each of them
 # query, value, key. CodeGen2's 1B and 3.7B were trained on twice as many.
 SLICES, SLICES_OF_CODEGEN2 = 4, 8
@@ -54,12 +49,6 @@ class Stack:
     @classmethod
     def of(cls, prefix: str, config: Mapping[str, Any], stored: Mapping[str, Weight]) -> Stack:
         """Sizes by GPT-2's words. Raises ``CheckpointError`` for what the blocks cannot be."""
-        name = str(config.get("activation_function", "gelu_new"))
-        if name not in ACTIVATIONS:
-            raise CheckpointError(
-                f"activation {name!r} is not known for CodeGen's blocks; "
-                f"expected one of {', '.join(ACTIVATIONS)}."
-            )
         width, heads = int(config["n_embd"]), int(config["n_head"])
         if width % heads or heads % SLICES:
             raise CheckpointError(
@@ -74,7 +63,7 @@ class Stack:
             layers=int(config["n_layer"]),
             eps=float(config.get("layer_norm_epsilon", 1e-5)),
             rotary=int(config.get("rotary_dim") or 0),
-            activation=ACTIVATIONS[name],
+            activation=activation_of(str(config.get("activation_function", "gelu_new"))),
         )
 
     @property
@@ -184,7 +173,7 @@ class CodeGen(Family):
 
 
 def code_generation(
-    checkpoint: Checkpoint, config: Mapping[str, Any] | None = None, **said: Any
+    checkpoint: Checkpoint, config: Mapping[str, Any] | None = None, **more: Any
 ) -> GenerationDefaults:
     """Defaults of CodeGen's tokenizer and of sizes in ``config``, the checkpoint's own unless
     given.
@@ -192,20 +181,16 @@ def code_generation(
     Published configurations say 1 and 2 for begin and end, which are ``"`` and ``#`` there: the
     tokenizer's own end of text wins.
     """
-    config = checkpoint.config if config is None else config
-    given: dict[str, Any] = {**config, **checkpoint.generation}
     named = special_words(checkpoint).get(END_OF_TEXT)
-    end = end_ids(given, 50256) if named is None else (named,)
-    start = given.get("bos_token_id") if named is None else named
-    pad = given.get("pad_token_id")
-    return GenerationDefaults(
-        start=() if start is None else (int(start),),
-        end=end,
-        pad=int(pad if pad is not None else end[0]),
-        max_positions=int(config.get("n_positions") or 0),
-        max_new_tokens=int(given.get("max_new_tokens") or 256),
-        **said,
+    ours = {} if named is None else {"bos_token_id": named, "eos_token_id": named}
+    config = checkpoint.config if config is None else config
+    said = checkpoint.generation
+    whole = replace(
+        checkpoint, config={**config, **ours}, generation={**said, **ours} if said else {}
     )
+    positions = int(config.get("n_positions") or 0)
+    found = prompted_defaults(whole, positions=positions, end=50256, pad=None)
+    return replace_fields(found, **more)
 
 
 def special_words(checkpoint: Checkpoint) -> dict[str, int]:

@@ -59,6 +59,10 @@ class CodeT5p(Family):
         return self.every_task
 
     @property
+    def source_vocabulary(self) -> int:
+        return int(self.config["encoder"]["vocab_size"])
+
+    @property
     def shape(self) -> Shape:
         if self.task == "feature-extraction":
             rows = int(self.config["encoder"]["vocab_size"])

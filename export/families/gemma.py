@@ -84,7 +84,12 @@ class GemmaStack:
         )
 
     def rope(self, kind: str) -> Rope:
-        said: Any = self.config.get("rope_parameters") or {}
+        # Older files have one stretch: of all layers, or where local ones have a base of their own
+        # of the others alone.
+        bases = self.rules.bases
+        apart = kind == LOCAL and bases[LOCAL][0] != bases[GLOBAL][0]
+        older: Any = {} if apart else self.config.get("rope_scaling")
+        said: Any = self.config.get("rope_parameters") or older or {}
         said = said.get(kind, said)
         key, base = self.rules.bases[kind]
         theta = said.get("rope_theta") or self.config.get(key) or base

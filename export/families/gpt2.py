@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
+from msgspec.structs import replace as replace_fields
 
 from edgegen.manifest import GenerationDefaults
 
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
-from .base import Family, Shape, end_ids
-from .naming import Naming, activation_of
+from .base import Family, Shape
+from .decoding import prompted_defaults
+from .naming import Naming, activation_of, output_table
 
 ROOT = "transformer"
 # A stored matrix and the matrices its columns hold.
@@ -52,9 +53,8 @@ class Gpt2(Family):
         )
         self.turned = dict(self.matrices())
         self.naming = Naming(known=self.turned, q="q", k="k", v="v", o="o")
-        table, head = f"{ROOT}.wte.weight", self.checkpoint.weights.get("lm_head.weight")
-        tied = head is None or head.equals(self.checkpoint.weights[table])
-        self.table, self.output_table = table, table if tied else "lm_head.weight"
+        self.table = f"{ROOT}.wte.weight"
+        self.output_table = output_table(self.checkpoint.weights, "lm_head.weight", self.table)
 
     def matrices(self) -> Iterator[tuple[str, Weight]]:
         """``[out, in]`` matrices and their biases by this family's names."""
@@ -133,15 +133,10 @@ class Gpt2(Family):
         ops.head(inner, self.output_table)
 
     def generation(self) -> GenerationDefaults:
-        said: dict[str, Any] = {**self.config, **self.checkpoint.generation}
-        ends = end_ids(said, 50256)
-        return GenerationDefaults(
-            start=(int(said.get("bos_token_id") or ends[0]),),
-            end=ends,
-            pad=int(said.get("pad_token_id") or ends[0]),
-            max_positions=int(self.config.get("n_positions") or 1024),
-            max_new_tokens=int(said.get("max_new_tokens") or 256),
-        )
+        positions = int(self.config.get("n_positions") or 1024)
+        found = prompted_defaults(self.checkpoint, positions=positions, end=50256, pad=None)
+        # Its end of text begins texts too.
+        return replace_fields(found, start=found.start or found.end[:1])
 
 
 def whole_names(checkpoint: Checkpoint) -> Iterator[tuple[str, Weight]]:

@@ -8,15 +8,16 @@ their left.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from edgegen.manifest import GenerationDefaults
 
 from ..checkpoint import Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import SelfAttention
-from .base import Family, Shape, end_ids
+from .base import Family, Shape
+from .decoding import prompted_defaults
 from .modernbert import Layers
+from .naming import output_table
 
 
 class ModernBertDecoder(Family):
@@ -30,9 +31,8 @@ class ModernBertDecoder(Family):
         super().__init__(checkpoint)
         self.split_weights = Layers(self.config, (), "model.").unpacked(checkpoint.weights)
         self.layers = Layers(self.config, self.split_weights, "model.")
-        head = checkpoint.weights.get("decoder.weight")
-        tied = head is None or head.equals(checkpoint.weights[self.layers.table])
-        self.output_table = self.layers.table if tied else "decoder.weight"
+        table = self.layers.table
+        self.output_table = output_table(checkpoint.weights, "decoder.weight", table)
 
     @property
     def shape(self) -> Shape:
@@ -70,12 +70,5 @@ class ModernBertDecoder(Family):
         ops.head(layers.head(ops, inner, "lm_head"), self.output_table, bias)
 
     def generation(self) -> GenerationDefaults:
-        said: dict[str, Any] = {**self.config, **self.checkpoint.generation}
-        start = said.get("bos_token_id")
-        return GenerationDefaults(
-            start=() if start is None else (int(start),),
-            end=end_ids(said, 1),
-            pad=int(said.get("pad_token_id") or 0),
-            max_positions=int(self.config.get("max_position_embeddings") or 0),
-            max_new_tokens=int(said.get("max_new_tokens") or 256),
-        )
+        positions = int(self.config.get("max_position_embeddings") or 0)
+        return prompted_defaults(self.checkpoint, positions=positions, end=1)

@@ -18,8 +18,9 @@ from edgegen.manifest import GenerationDefaults, Speech
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
 from ..ops.specs import CrossAttention, FeedForward, Norm, Rope, SelfAttention
-from .base import Family, Shape, end_ids
-from .naming import Naming, activation_of
+from .base import Family, Shape
+from .decoding import decoding_defaults
+from .naming import Naming, activation_of, output_table
 
 SAMPLE_RATE = 16000
 # It was trained on sound of 4 to 30 seconds; positions for the text of more there are none.
@@ -27,6 +28,8 @@ LONGEST_SECONDS = 30
 # The authors' bound on loops: nobody says more tokens than this.
 TOKENS_PER_SECOND = 6.5
 EPS = 1e-5
+# Where the configuration names none.
+USUAL_ACTIVATIONS = {"encoder": "gelu", "decoder": "silu"}
 
 
 class Moonshine(Family):
@@ -42,6 +45,8 @@ class Moonshine(Family):
         super().__init__(checkpoint)
         self.width = int(self.config["hidden_size"])
         self.naming = Naming(known=checkpoint.weights, o="o_proj")
+        self.table = "model.decoder.embed_tokens.weight"
+        self.output_table = output_table(checkpoint.weights, "proj_out.weight", self.table)
         self.heads = {side: self.heads_of(side) for side in ("encoder", "decoder")}
 
     def heads_of(self, side: str) -> int:
@@ -112,7 +117,7 @@ class Moonshine(Family):
         return self.naming.cross_attention(at, heads=heads, head_dim=self.width // heads)
 
     def feed_forward(self, side: str, i: int) -> FeedForward:
-        name = str(self.config.get(f"{side}_hidden_act") or "gelu")
+        name = str(self.config.get(f"{side}_hidden_act") or USUAL_ACTIVATIONS[side])
         at, activation = f"model.{side}.layers.{i}.mlp", activation_of(name)
         if side == "encoder":
             return self.naming.feed_forward(at, up="fc1", down="fc2", activation=activation)
@@ -159,8 +164,7 @@ class Moonshine(Family):
             ops.remember(inner, i, self.cross_attention(i))
 
     def decode(self, ops: Ops[V]) -> None:
-        table = "model.decoder.embed_tokens.weight"
-        x = ops.gather_rows(table, ops.input("tokens"))
+        x = ops.gather_rows(self.table, ops.input("tokens"))
         inner = ops.norm(x, self.norm("decoder.layers.0.input_layernorm"))
         for i in range(self.shape.layers):
             at, last = f"decoder.layers.{i}", i + 1 == self.shape.layers
@@ -173,21 +177,11 @@ class Moonshine(Family):
             after = "norm" if last else f"layers.{i + 1}.input_layernorm"
             fed = ops.ffn(inner, self.feed_forward("decoder", i))
             x, inner = ops.norm_add(x, fed, self.norm(f"decoder.{after}"))
-        untied = "proj_out.weight" in self.checkpoint.weights and not self.config.get(
-            "tie_word_embeddings", True
-        )
-        ops.head(inner, "proj_out.weight" if untied else table)
+        ops.head(inner, self.output_table)
 
     def generation(self) -> GenerationDefaults:
-        said: dict[str, Any] = {**self.config, **self.checkpoint.generation}
         positions = int(self.config.get("max_position_embeddings") or 194)
-        return GenerationDefaults(
-            start=(int(said.get("decoder_start_token_id") or 1),),
-            end=end_ids(said, 2),
-            pad=int(said.get("pad_token_id") or 0),
-            max_positions=positions,
-            max_new_tokens=positions,
-        )
+        return decoding_defaults(self.checkpoint, positions=positions, start=1)
 
     def speech(self) -> Speech:
         return Speech(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from edgegen.errors import CheckpointError
 from edgegen.registry import unknown
 
+from ..checkpoint import Weight
 from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
 
 # transformers' names (``activations.py``) of the four functions there are here.
@@ -21,6 +22,14 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
+
+
+def output_table(weights: Mapping[str, Weight], head: str, table: str) -> str:
+    """``head`` where the file has one of other values than the embedding's ``table``, which makes
+    logits otherwise: what a configuration says of tying does not count beside a file that has both
+    (transformers 5, ``PreTrainedModel.tie_weights``)."""
+    own = head in weights and not weights[head].equals(weights[table])
+    return head if own else table
 
 
 def activation_of(name: str) -> Activation:

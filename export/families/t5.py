@@ -8,7 +8,6 @@ a position) get the same bias wherever their rows stand.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -24,8 +23,9 @@ from ..ops.specs import (
     RelativeBias,
     SelfAttention,
 )
-from .base import Family, Shape, end_ids
-from .naming import Naming, activation_of
+from .base import Family, Shape
+from .decoding import decoding_defaults
+from .naming import Naming, activation_of, output_table
 
 
 class T5(Family):
@@ -48,7 +48,7 @@ class T5(Family):
         named = "gelu_new" if projection == "gated-gelu" else name
         self.activation: Activation = activation_of(named)
         self.scaled = self.is_scaled()
-        self.tied = self.is_tied()
+        self.table = output_table(checkpoint.weights, "lm_head.weight", "shared.weight")
         self.buckets = int(config.get("relative_attention_num_buckets", 32))
         self.reach = int(config.get("relative_attention_max_distance", 128))
 
@@ -75,13 +75,6 @@ class T5(Family):
             return False
         older = self.config.get("tie_word_embeddings", True) is not False
         return bool(self.config.get("scale_decoder_outputs", older))
-
-    def is_tied(self) -> bool:
-        """Whether the output table is the embedding: its values say, whatever the config does."""
-        head = self.checkpoint.weights.get("lm_head.weight")
-        if head is None:
-            return True
-        return head.equals(self.checkpoint.weights["shared.weight"])
 
     def weights(self) -> dict[str, Weight]:
         found = dict(self.checkpoint.weights)
@@ -179,13 +172,7 @@ class T5(Family):
             name = f"decoder.final_layer_norm.{'scaled' if self.scaled else 'weight'}"
             after = Norm(weight=name, eps=self.eps) if last else self.norm("decoder", i + 1, 0)
             x, inner = ops.norm_add(x, fed, after)
-        ops.head(inner, "shared.weight" if self.tied else "lm_head.weight")
+        ops.head(inner, self.table)
 
     def generation(self) -> GenerationDefaults:
-        said: dict[str, Any] = {**self.config, **self.checkpoint.generation}
-        return GenerationDefaults(
-            start=(int(said.get("decoder_start_token_id") or 0),),
-            end=end_ids(said, 1),
-            pad=int(said.get("pad_token_id") or 0),
-            max_new_tokens=int(said.get("max_new_tokens") or 256),
-        )
+        return decoding_defaults(self.checkpoint, start=0, end=1)

@@ -14,9 +14,9 @@ from edgegen.manifest import GenerationDefaults, Speech
 
 from ..checkpoint import Array, Checkpoint, Weight
 from ..ops.base import Ops, V
-from ..ops.specs import CrossAttention, FeedForward, Norm, SelfAttention
+from ..ops.specs import Activation, CrossAttention, FeedForward, Norm, SelfAttention
 from .base import Family, Shape, end_ids
-from .naming import Naming
+from .naming import Naming, activation_of, output_table
 
 SAMPLE_RATE, WINDOW_SECONDS = 16000, 30
 WINDOW, HOP = 400, 160
@@ -37,6 +37,11 @@ class Whisper(Family):
         self.width = int(self.config["d_model"])
         self.bins = int(self.config.get("num_mel_bins", 80))
         self.naming = Naming(known=checkpoint.weights)
+        self.activation: Activation = activation_of(
+            str(self.config.get("activation_function", "gelu"))
+        )
+        self.table = "model.decoder.embed_tokens.weight"
+        self.output_table = output_table(checkpoint.weights, "proj_out.weight", self.table)
         self.said: dict[str, Any] = {**self.config, **checkpoint.generation}
 
     @property
@@ -107,7 +112,7 @@ class Whisper(Family):
         return self.naming.cross_attention(at, heads=heads, head_dim=self.width // heads)
 
     def feed_forward(self, at: str) -> FeedForward:
-        return self.naming.feed_forward(at, up="fc1", down="fc2", activation="gelu")
+        return self.naming.feed_forward(at, up="fc1", down="fc2", activation=self.activation)
 
     def encode(self, ops: Ops[V]) -> None:
         x = ops.input("features")
@@ -135,11 +140,10 @@ class Whisper(Family):
             ops.remember(inner, i, self.cross_attention(i))
 
     def decode(self, ops: Ops[V]) -> None:
-        table = "model.decoder.embed_tokens.weight"
         places = ops.gather(
             ops.parameter("model.decoder.embed_positions.weight"), ops.input("positions"), 0
         )
-        x = ops.add(ops.gather_rows(table, ops.input("tokens")), places)
+        x = ops.add(ops.gather_rows(self.table, ops.input("tokens")), places)
         inner = ops.norm(x, self.norm("decoder.layers.0.self_attn_layer_norm"))
         layers = self.shape.layers
         for i in range(layers):
@@ -157,7 +161,7 @@ class Whisper(Family):
             )
             fed = ops.ffn(inner, self.feed_forward(f"model.{at}"))
             x, inner = ops.norm_add(x, fed, self.norm(following))
-        ops.head(inner, table)
+        ops.head(inner, self.output_table)
 
     def generation(self) -> GenerationDefaults:
         positions = int(self.config.get("max_target_positions", 448))
