@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from edgegen.profiles.record import Memory, Request, from_json
 from edgegen.profiles.report import WRITERS, notes, tables, write
 from edgegen.profiles.summary import Spread, percentiles, token_gaps
 from edgegen.profiles.workload import Workload, read_texts
+
+# Names that a line of a table defines, and the end of one that is a spread's or a percentile.
+TERMS, END = re.compile(r"`([a-z0-9_]+)`"), re.compile(r"_(min|max)$|(?<=itl_ms)_p\d\d$")
 
 
 def row_of(*requests: Request) -> dict[str, Any]:
@@ -137,6 +141,14 @@ def test_json_and_csv_hold_the_same_numbers() -> None:
     for row, line in zip(rows, table, strict=True):
         assert list(row) == list(line)
         assert {name: "" if value is None else str(value) for name, value in row.items()} == line
+
+
+def test_every_number_has_its_definition_in_the_documents(repository: Path) -> None:
+    page = (repository / "docs" / "metrics.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    defined = {name for row in rows for name in TERMS.findall(row)}
+    names = {END.sub("", name) for name in made_up(*TWO).summaries[0].row()}
+    assert names - defined == set()
 
 
 def test_markdown_rounds_the_numbers_of_csv() -> None:
