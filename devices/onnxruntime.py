@@ -356,8 +356,8 @@ def astray(placement: Placement, options: DeviceOptions, provider: Provider) -> 
         return ""
     told = ", ".join(f"{left[op]} {op}" for op in undeclared)
     return (
-        "leaves nodes of {file} to the CPU (" + told + "); use another device for it, or allow it "
-        "with DeviceOptions(cpu_nodes=True)."
+        "leaves nodes of {file} to the CPU (" + told + "); use another device for this part, such "
+        "as ort-cpu."
     )
 
 

@@ -31,7 +31,7 @@ _STALE: Tensor = np.empty(0)  # stands for a feed that was copied
 # OpenVINO puts the process's locale aside while it writes what it compiled: two at once put the
 # other's stand-in back for good, and all that is read from then on is ASCII.
 COMPILING = Lock()
-MISSING = "OpenVINO is not installed; pip install edgegen[openvino]"
+MISSING = "OpenVINO is not installed; pip install 'edgegen[openvino]'"
 
 
 def load_openvino() -> Any:
@@ -329,7 +329,7 @@ def compile_session(
         if alone and any(one.partition(".")[0] != place for one in where):
             raise DeviceError(
                 f"{device} runs {file.name} on {', '.join(where)}, not on {place} alone; use "
-                "another device for it, or allow it with DeviceOptions(cpu_nodes=True)."
+                "another device for this part, such as ov-cpu."
             )
         return session
 

@@ -216,5 +216,5 @@ def _library(name: str) -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"reading audio needs the package {name}, which is not installed here: "
-            "pip install edgegen[audio]"
+            "pip install 'edgegen[audio]'."
         ) from error

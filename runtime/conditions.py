@@ -133,11 +133,14 @@ class LengthRange:
     def read(cls, argument: str, limits: Limits) -> Self:
         low, dash, high = argument.partition("-")
         fits = dash and (low or high) and all(not w or w.isdecimal() for w in (low, high))
-        least, most = (int(low or 0), int(high or limits.most)) if fits else (1, 0)
-        if least > most:
+        if not fits or (high and int(low or 0) > int(high)):
             raise ValueError("takes MIN-MAX, e.g. 3-20, 3- or -20")
+        least, most = int(low or 0), int(high or limits.most)
         if least > limits.most:
-            raise ValueError(f"wants more tokens than the {limits.most} of max_new_tokens")
+            raise ValueError(
+                f"wants more tokens than the {limits.most} of max_new_tokens; raise that or ask "
+                "for fewer"
+            )
         return cls(least, most, tuple(limits.ends))
 
     def holds(self, tokens: Tokens) -> bool:

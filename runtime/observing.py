@@ -60,16 +60,10 @@ def observe(
     """Sample texts for the sources in turn, each with a seed of its own from ``options.seed`` on,
     and look whether ``options.condition`` holds of them.
 
-    Raises ``InputError`` when the bundle's decoder does not give its hidden states.
+    Raises ``InputError`` as ``check`` does.
     """
+    check(pipeline, sources)
     engine = pipeline.engine
-    if HIDDEN_TAP not in engine.variants:
-        raise InputError(
-            f"bundle {pipeline.bundle.path}: its decoder gives no hidden states; "
-            "export the model with --taps hidden."
-        )
-    if not sources:
-        raise InputError("no sources to write texts for; name a file of one a line.")
     hidden: list[NDArray[np.float32]] = []
     holds: list[bool] = []
     free = options.with_changes(condition=None, num_beams=1, do_sample=True, draft="none")
@@ -86,6 +80,18 @@ def observe(
     return Observed(
         np.concatenate(hidden), np.repeat(holds, sizes), np.repeat(np.arange(len(sizes)), sizes)
     )
+
+
+def check(pipeline: Pipeline, sources: Sequence[Source]) -> None:
+    """Raises ``InputError`` when the bundle's decoder does not give its hidden states, or there is
+    nothing to write of."""
+    if HIDDEN_TAP not in pipeline.engine.variants:
+        raise InputError(
+            f"bundle {pipeline.bundle.path}: its decoder gives no hidden states; "
+            "export the model with --taps hidden."
+        )
+    if not sources:
+        raise InputError("no sources to write texts for; name a file of one a line.")
 
 
 def _watched(running: Writing[Result]) -> tuple[Result, list[_Part]]:

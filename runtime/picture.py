@@ -93,5 +93,5 @@ def _library(name: str) -> ModuleType:
     except ImportError as error:
         raise InputError(
             "reading and resizing pictures needs the package Pillow, which is not installed here: "
-            "pip install edgegen[image]"
+            "pip install 'edgegen[image]'."
         ) from error

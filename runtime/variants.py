@@ -24,23 +24,16 @@ def choose_variant(
     order = ("int4", "int8", "qdq", "bf16", "fp16", "fp32")
     limits, found = device.limits, bundle.component(component).variants
     static = static or limits.static_shapes
-    fits = [
-        variant
-        for variant in found
-        if limits.takes(variant)
-        and variant.static == static
-        and (precision is None or variant.precision.weight_format == precision)
-    ]
+    taken = [one for one in found if limits.takes(one) and one.static == static]
+    fits = [one for one in taken if precision in (None, one.precision.weight_format)]
     if not fits and precision == "int4" and component == "encode":  # integer encoders have 8 bits
-        return choose_variant(bundle, component, device, "int8", static=static)
+        fits = [one for one in taken if one.precision.weight_format == "int8"]
     if not fits:
         has = ", ".join(dict.fromkeys(described(variant) for variant in found))
-        way_out = f"--format {limits.formats[0]}" + " --static" * static
-        way_out += "" if static else other_cache(limits, found)
         asked = f" in {precision}" if precision else ""
         raise BundleError(
             f"{bundle.path}: {device.name} runs none of the variants of {component}{asked}; "
-            f"the bundle has {has}. Export with {way_out}."
+            f"the bundle has {has}. {way_out(limits, found, taken, precision, static)}."
         )
     return min(
         fits,
@@ -50,6 +43,24 @@ def choose_variant(
             len(variant.graph.outputs),
         ),
     )
+
+
+def way_out(
+    limits: Limits,
+    found: Sequence[Variant],
+    taken: Sequence[Variant],
+    precision: str | None,
+    static: bool,
+) -> str:
+    """What gives a variant that runs: of those ``found`` the device takes ``taken``, all in other
+    precisions."""
+    if taken:
+        here = " or ".join(dict.fromkeys(one.precision.weight_format for one in taken))
+        if precision not in limits.weight_formats:
+            return f"Ask for {here}"
+        return f"Ask for {here}, or export with --weight-format {precision}"
+    options = f"--format {limits.formats[0]}" + " --static" * static
+    return f"Export with {options}" + ("" if static else other_cache(limits, found))
 
 
 def other_cache(limits: Limits, variants: Sequence[Variant]) -> str:

@@ -194,7 +194,7 @@ def test_nonsense_sizes_are_refused() -> None:
 def test_a_missing_library_names_the_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(tone(8000), 8000, "WAV")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=r"pip install edgegen\[audio\]"):
+    with pytest.raises(InputError, match=r"pip install 'edgegen\[audio\]'\.$"):
         read(data)
 
 

@@ -294,6 +294,8 @@ def test_a_text_that_cannot_hold_is_given_with_a_score_that_says_so(pipelines: P
         ({"condition": "not-empty+lenght:2-3"}, "did you mean 'length'"),
         ({"condition": "length:5-2"}, "length takes MIN-MAX"),
         ({"condition": "length:50-60"}, "more tokens than the 12"),
+        ({"condition": "length:50-"}, "more tokens than the 12"),
+        ({"condition": "length:5"}, "length takes MIN-MAX"),
         ({"condition": "contains:word"}, "token ids"),
         ({"condition": "not-empty:3"}, "takes nothing"),
         ({"condition": "not-repetitive:2"}, "a share from 0"),

@@ -125,7 +125,7 @@ def test_pictures_of_the_right_size_need_no_pillow() -> None:
         [sys.executable, "-c", WITHOUT_PILLOW], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert said[:2] == ["(3, 4, 6)", "(3, 4, 6)"]
-    assert said[2].startswith("InputError") and said[2].endswith("pip install edgegen[image]")
+    assert said[2].startswith("InputError") and said[2].endswith("pip install 'edgegen[image]'.")
 
 
 @pytest.mark.parametrize(

@@ -153,15 +153,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _quiet()
     except Exception as error:
-        return _failed(error)
+        return _failed(error, words)
     if status == 130 and sys.stderr.isatty():
         print(file=sys.stderr)  # the shell's prompt starts on a line of its own
     return status if isinstance(status, int) else 0
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, words: Sequence[str]) -> int:
     """Say what happened; the exit status."""
-    line = explained(error)
+    line = explained(error, words)
     if line is None:
         _say(f"edgegen {__version__}: unexpected error, a bug; please report it with these lines:")
         traceback.print_exception(error)
@@ -170,10 +170,10 @@ def _failed(error: Exception) -> int:
     return 2
 
 
-def explained(error: Exception) -> str | None:
-    """The one line for an error that the user can mend; None for a bug."""
+def explained(error: Exception, words: Sequence[str] = ()) -> str | None:
+    """The one line for an error that the user can mend, of the ``words`` typed; None for a bug."""
     if isinstance(error, typer.TyperException):
-        return _usage(error)
+        return _usage(error, words)
     if isinstance(error, EdgegenError):
         return f"edgegen: {error}"
     if isinstance(error, ModuleNotFoundError):
@@ -191,10 +191,12 @@ def explained(error: Exception) -> str | None:
     return None
 
 
-def _usage(error: typer.TyperException) -> str:
+def _usage(error: typer.TyperException, words: Sequence[str]) -> str:
     """What was wrong with the words typed, and where the right ones stand."""
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "edgegen"
+    if context is None and words and words[0] in {name for name, _, _ in COMMANDS}:
+        command += f" {words[0]}"  # of an option without its value, typer keeps no context
     message = error.format_message().strip().rstrip(".")
     if not message:  # no command at all: the help was printed
         return f"edgegen: no command given; see {command} --help."

@@ -68,7 +68,7 @@ def condition(
 ) -> None:
     from edgegen.errors import InputError
     from edgegen.export.heads.condition import HeadOptions, add, fit
-    from edgegen.runtime.observing import observe
+    from edgegen.runtime.observing import check, observe
     from edgegen.runtime.opening import load
     from edgegen.runtime.options import GenerationOptions
 
@@ -86,6 +86,7 @@ def condition(
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{sources}: {error}; give a UTF-8 text file.") from None
     with load(bundle, device, threads, precision=precision) as pipeline, Stages() as say:
+        check(pipeline, lines)
         say(f"writing {samples} texts")
         seen = observe(pipeline, lines, options, samples=samples)
         say(f"training on {len(seen.holds)} beginnings")
