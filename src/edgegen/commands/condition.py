@@ -15,8 +15,10 @@ The model writes texts for your sources, sampled as it likes; a rule says of eac
 condition holds; a small network learns to foresee that from the decoder's hidden state. Beam search
 with --condition then asks it at every step. The bundle must have been exported with --taps hidden.
 
-  edgegen condition bundles/en-pt --condition not-repetitive --sources letters.txt
-  edgegen run bundles/en-pt "The train." --num-beams 4 --condition not-repetitive
+  edgegen condition bundles/en-pt --condition not-repetitive \\
+    --sources letters.txt
+  edgegen run bundles/en-pt "The train." --num-beams 4 \\
+    --condition not-repetitive
 
 Needs pip install 'edgegen\\[export]'.
 """

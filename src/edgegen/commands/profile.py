@@ -23,7 +23,7 @@ five repetitions, medians with their spread. Prompts have exactly the lengths -p
 exactly -n tokens, so that runs compare; texts and audio run to the model's own end. With --draft
 plain decoding is measured in turns with it, and the speed-up and equal tokens reported.
 With --plan each part of one bundle is timed on every device, and the best place for each, with or
-without drafts, is told and kept (docs/placement.md).
+without drafts, is told; --write or --placement FILE keeps it (docs/placement.md).
 Saved profiles (.json files) in place of folders are read and nothing is measured.
 docs/metrics.md defines every number, docs/profiling.md shows the reports.
 
@@ -32,7 +32,8 @@ docs/metrics.md defines every number, docs/profiling.md shows the reports.
   edgegen profile bundles/asr --audio talk.wav -d ort-cpu,ov-cpu
   edgegen profile bundles/en-pt --texts short --draft lookup
   edgegen profile bundles/en-pt bundles/en-pt-int4 -o md > report.md
-  edgegen profile bundles/* -p 32,128 -n 16,64 --draft lookup --save all.json --html all.html
+  edgegen profile bundles/* -p 32,128 -n 16,64 --draft lookup \\
+    --save all.json --html all.html
   edgegen profile all.json --html all.html
   edgegen profile bundles/en-pt -d all --plan --for ttft -p 32 -n 32 --write
 """

@@ -26,6 +26,8 @@ what is compared, and how.
   edgegen study encoder-decoder --quick
   edgegen study encoder-decoder -t 2 -o study.json --report docs/study.md
   edgegen study encoder-decoder -d ort-cpu --sizes 30m -p 128,512 -n 64
+
+Needs pip install 'edgegen\\[export]'.
 """
 STUDIES = ["encoder-decoder"]
 WHAT, HOW = "What to measure", "Where and how"
