@@ -15,6 +15,7 @@ from edgegen.errors import InputError
 from edgegen.runtime.generation import Step
 from edgegen.runtime.result import Pass, Timings
 from edgegen.runtime.stopping import Cut
+from edgegen.whole import write_whole
 
 from .summary import Summary, summarise
 
@@ -248,9 +249,9 @@ class Profile(Part, frozen=True, kw_only=True):
         return msgspec.json.encode(document) + b"\n"
 
     def save(self, path: Path | str) -> None:
-        """Write ``to_json`` to a file. Raises ``InputError``."""
+        """Write ``to_json`` to a file, whole or not at all. Raises ``InputError``."""
         try:
-            Path(path).write_bytes(self.to_json())
+            write_whole(Path(path), self.to_json())
         except OSError as error:
             raise InputError(f"profile {path}: cannot be written ({error.strerror}).") from error
 

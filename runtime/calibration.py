@@ -18,6 +18,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol, cast
 
+from edgegen.whole import write_whole
+
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 # Rows that stand in the cache while calls are timed.
 PAST = 48
@@ -129,11 +131,9 @@ class Store:
         """Keep a table; a folder that cannot be written is said to ``warn`` and costs no more."""
         file = self.file(key)
         record = {"key": dict(key), "rows": costs.rows, "seconds": costs.seconds}
-        part = file.with_suffix(f".{os.getpid()}.part")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(record, indent=1), encoding="utf-8")
-            part.replace(file)
+            write_whole(file, json.dumps(record, indent=1).encode())
         except OSError as error:
             warn(f"calibration could not be kept in {self.folder} ({error}); give another folder.")
 

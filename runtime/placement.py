@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from edgegen.bundle_rules import MANIFEST_NAME
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.devices.machine import processor
 from edgegen.errors import InputError, UnknownName
+from edgegen.whole import write_whole
 
 from .calibration import user_cache
 from .parts import DEFAULT
@@ -124,12 +124,10 @@ def drivers(devices: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 def write_plan(plan: Plan, file: Path) -> None:
     """Whole or not at all. Raises ``InputError`` where it cannot be written."""
-    part = file.with_suffix(f".{os.getpid()}.part")
     text = msgspec.json.format(msgspec.json.encode(plan), indent=1)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(text + b"\n")
-        part.replace(file)
+        write_whole(file, text + b"\n")
     except OSError as error:
         raise InputError(
             f"placement {file}: cannot be written ({error.strerror}); give another --placement."

@@ -12,6 +12,7 @@ import msgspec
 
 from edgegen.errors import InputError
 from edgegen.runtime.calibration import Costs
+from edgegen.whole import write_whole
 
 from ..record import Machine, Part
 from .acceptance import Acceptance
@@ -113,10 +114,11 @@ class Study(Part, frozen=True, kw_only=True):
     skipped: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
     def save(self, path: Path) -> None:
-        """The old file stays whole until the new one is."""
-        part = path.with_name(path.name + ".part")
-        part.write_bytes(msgspec.json.encode(self))
-        part.replace(path)
+        """The old file stays whole until the new one is. Raises ``InputError``."""
+        try:
+            write_whole(path, msgspec.json.encode(self))
+        except OSError as error:
+            raise InputError(f"study {path}: cannot be written ({error.strerror}).") from error
 
 
 def read(path: Path) -> Study:
