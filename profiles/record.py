@@ -15,6 +15,7 @@ from edgegen.errors import InputError
 from edgegen.runtime.generation import Step
 from edgegen.runtime.result import Pass, Timings
 from edgegen.runtime.stopping import Cut
+from edgegen.untrusted import UNREADABLE, reason, shown
 from edgegen.whole import write_whole
 
 from .summary import Summary, summarise
@@ -264,12 +265,17 @@ class Profile(Part, frozen=True, kw_only=True):
             raise InputError(f"profile {path}: cannot be read ({error.strerror}).") from error
         try:
             return from_json(data)
-        except (msgspec.MsgspecError, InputError, UnicodeDecodeError) as error:
+        except InputError as error:
             raise InputError(f"profile {path}: {error}") from error
+        except UNREADABLE as error:
+            raise InputError(
+                f"profile {path}: expected what edgegen profile --json wrote ({reason(error)})."
+            ) from error
 
 
 def from_json(data: bytes) -> Profile:
-    """The profile in ``data``. Raises ``InputError`` for a newer major version."""
+    """The profile in ``data``. Raises ``InputError`` for a newer major version and a run of no
+    machine, and ``UNREADABLE`` for what is no profile."""
     document: object = msgspec.json.decode(data)
     if not isinstance(document, dict):
         raise InputError("expected a JSON object that edgegen profile -o json wrote.")
@@ -280,7 +286,15 @@ def from_json(data: bytes) -> Profile:
             f"schema version {version}, expected {SCHEMA_VERSION}; update edgegen or profile anew."
         )
     fields.pop("summaries", None)
-    return msgspec.convert(fields, Profile)
+    found = msgspec.convert(fields, Profile)
+    for run in found.runs:
+        if run.machine and run.machine not in found.machines:
+            raise InputError(
+                f"its run of {shown(run.subject.name)} on {shown(run.place.device)} is of machine "
+                f"{run.machine!r}, expected one that it holds: "
+                f"{', '.join(map(repr, found.machines)) or 'none'}; profile anew."
+            )
+    return found
 
 
 def _timed(record: PassRecord) -> Pass:

@@ -12,6 +12,7 @@ from edgegen.errors import InputError
 from edgegen.manifest import Manifest
 from edgegen.registry import unknown
 from edgegen.runtime.tokenizer import Tokenizer
+from edgegen.untrusted import UNREADABLE, reason
 
 HERE = Path(__file__).parent / "workloads"
 PROSE = "prose"  # what prompts of an exact length are cut from
@@ -91,8 +92,8 @@ def read_texts(name: str | Path) -> tuple[str, ...]:
 def _text(line: str, where: str) -> str:
     try:
         record: object = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{where}: not JSON ({error}).") from error
+    except UNREADABLE as error:
+        raise InputError(f"{where}: not JSON ({reason(error)}).") from error
     text = cast(dict[str, object], record).get("text") if isinstance(record, dict) else None
     if not isinstance(text, str) or not text.strip():
         raise InputError(f'{where}: expected {{"text": "..."}} with some text, got {line[:60]!r}.')

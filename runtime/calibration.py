@@ -18,6 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol, cast
 
+from edgegen.untrusted import UNREADABLE
 from edgegen.whole import write_whole
 
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -123,7 +124,7 @@ class Store:
             return _parse(json.loads(file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, *UNREADABLE, TypeError, KeyError) as error:
             warn(f"calibration {file} cannot be used ({error!r}); it is measured anew.")
             return None
 

@@ -19,6 +19,7 @@ from edgegen.bundle_rules import MANIFEST_NAME
 from edgegen.devices import DeviceOptions, device_named
 from edgegen.devices.machine import processor
 from edgegen.errors import InputError, UnknownName
+from edgegen.untrusted import UNREADABLE, reason
 from edgegen.whole import write_whole
 
 from .calibration import user_cache
@@ -140,10 +141,10 @@ def read_plan(file: Path) -> Plan:
         plan = msgspec.json.decode(file.read_bytes(), type=Plan)
     except OSError as error:
         raise InputError(f"placement {file}: cannot be read ({error.strerror}).") from error
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InputError(
-            f"placement {file}: not one that this version wrote ({error}); write it anew with "
-            "edgegen profile --plan --write."
+            f"placement {file}: not one that this version wrote ({reason(error)}); write it anew "
+            "with edgegen profile --plan --write."
         ) from error
     if plan.format != FORMAT:
         raise InputError(f"placement {file}: format {plan.format}, expected {FORMAT}; plan anew.")

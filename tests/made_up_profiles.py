@@ -20,6 +20,8 @@ MACHINE = Machine(
     system="none", processor="made up", cores=1, memory=0, python="3", versions={"edgegen": "0"}
 )
 NO_MEMORY = Memory(resident=0)
+# JSON, nested more deeply than a reader follows.
+DEEP = b"[" * 100_000 + b"]" * 100_000
 
 
 def step(*tokens: int, seconds: float = 0.010, drafted: int = 0) -> StepRecord:

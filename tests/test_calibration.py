@@ -127,6 +127,7 @@ def test_what_is_written_is_read_for_that_key_alone(tmp_path: Path) -> None:
 
 DAMAGE = {
     "empty": "",
+    "deep": "[" * 100_000,
     "no json": "{rows",
     "a list": "[]",
     "null": "null",

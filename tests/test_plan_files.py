@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from made_up_profiles import DEEP
 from tiny_families import write_bundle
 from typer.testing import CliRunner
 
@@ -173,9 +174,10 @@ def test_a_plan_that_is_not_of_this_bundle_or_no_plan_is_refused(
             edgegen.load(both, placement=file, **options)
     with pytest.raises(InputError, match="cannot be read"):
         edgegen.load(both, placement=tmp_path / "none.json")
-    spoiled = msgspec.json.encode(mixed(plan, draft="often")).decode()
-    for text in ("", "[]", '{"format": 1}', "\x00", spoiled):
-        file.write_text(text)
+    spoiled = msgspec.json.encode(mixed(plan, draft="often"))
+    deep = b'{"more": %b}' % DEEP
+    for data in (b"", b"[]", b'{"format": 1}', b"\x00", spoiled, deep, b'{"bundle": "\xff"}'):
+        file.write_bytes(data)
         with pytest.raises(InputError, match="not one that this version wrote"):
             read_plan(file)
 

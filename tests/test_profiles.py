@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up_profiles import MACHINE, TWO, made_up, request, step
+from made_up_profiles import DEEP, MACHINE, TWO, made_up, request, step
 from rich.console import Console
 
 from edgegen.errors import InputError, UnknownName
@@ -173,13 +173,27 @@ def test_the_tables_fit_a_hundred_columns() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"{}", b'{"schema_version": "9.0"}', b'{"schema_version": "1.0"}', b"\xff"],
+    [
+        *(b"", b"[]", b"{}", b'{"schema_version": "9.0"}', b'{"schema_version": "1.0"}', b"\xff"),
+        *(b'{"schema_version": "1.1\xff"}', DEEP, b'{"schema_version": "1.1", "runs": %b}' % DEEP),
+    ],
+    ids=range(9),
 )
 def test_what_is_no_profile_is_refused_in_one_line(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "profile.json").write_bytes(data)
     with pytest.raises(InputError) as caught:
         Profile.load(tmp_path / "profile.json")
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_of_a_machine_the_profile_does_not_hold_is_refused(tmp_path: Path) -> None:
+    (run,) = made_up(*TWO).runs
+    elsewhere = msgspec.structs.replace(run, machine="elsewhere")
+    file = tmp_path / "profile.json"
+    msgspec.structs.replace(made_up(*TWO), runs=(run, elsewhere)).save(file)
+    with pytest.raises(InputError, match=r"bundle on ort-cpu.*machine 'elsewhere'.*none") as caught:
+        Profile.load(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_newer_major_is_refused_and_a_newer_minor_read() -> None:
@@ -233,7 +247,9 @@ def test_the_workloads_that_come_along_have_texts(name: str) -> None:
     assert len(read_texts(name)) >= 5
 
 
-@pytest.mark.parametrize("content", ["", "{}", "text", '{"text": " "}', '["text"]'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "text", '{"text": " "}', '["text"]', DEEP.decode()], ids=range(6)
+)
 def test_a_bad_workload_file_is_told_in_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text(content)
     with pytest.raises(InputError) as caught:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import msgspec
 import pytest
+from made_up_profiles import DEEP
 from typer.testing import CliRunner
 
 from edgegen.cli import app, main
@@ -178,8 +179,8 @@ def test_acceptance_is_read_from_its_own_file_and_nonsense_is_one_line(tmp_path:
     file = tmp_path / "acceptance.json"
     file.write_bytes(msgspec.json.encode(HALF))
     assert read(file) == HALF
-    for text in ("{", "[]", '{"schema_version": "9.0"}', "{}"):
-        file.write_text(text)
+    for data in (b"{", b"[]", b'{"schema_version": "9.0"}', b"{}", DEEP, b'{"origin": "\xff"}'):
+        file.write_bytes(data)
         with pytest.raises(InputError) as caught:
             read(file)
         assert "\n" not in str(caught.value)
@@ -291,6 +292,16 @@ def test_results_of_another_study_are_not_gone_on_with(tmp_path: Path) -> None:
     made().save(file)
     with pytest.raises(InputError, match="other settings or of another machine"):
         study(TINY, never, HALF, file)
+
+
+@pytest.mark.parametrize("value", [b'"\xff"', DEEP], ids=("bytes", "deep"))
+@pytest.mark.parametrize("key", [b"created", b"unknown"])
+def test_what_is_no_study_is_refused_in_one_line(value: bytes, key: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "study.json"
+    file.write_bytes(b'{"%b": %b}' % (key, value))
+    with pytest.raises(InputError, match=r"study\.json: expected the results of a study") as caught:
+        study(TINY, never, HALF, file)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_study_of_unknown_places_names_or_numbers_is_one_line(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from statistics import median
 import msgspec
 
 from edgegen.errors import InputError
+from edgegen.untrusted import UNREADABLE
 
 from ..record import Part, Profile, StepRecord
 
@@ -60,7 +61,7 @@ def read(path: Path) -> Acceptance:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
     try:
         return msgspec.json.decode(data, type=Acceptance)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return of_profile(Profile.load(path))
 
 

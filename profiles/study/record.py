@@ -12,6 +12,7 @@ import msgspec
 
 from edgegen.errors import InputError
 from edgegen.runtime.calibration import Costs
+from edgegen.untrusted import UNREADABLE, reason
 from edgegen.whole import write_whole
 
 from ..record import Machine, Part
@@ -127,8 +128,10 @@ def read(path: Path) -> Study:
         found = msgspec.json.decode(path.read_bytes(), type=Study)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}).") from None
-    except msgspec.MsgspecError as error:
-        raise InputError(f"{path}: expected the results of a study ({error}).") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except UNREADABLE as error:
+        raise InputError(f"{path}: expected the results of a study ({reason(error)}).") from None
     if found.schema_version != SCHEMA_VERSION:
         raise InputError(
             f"{path}: schema version {found.schema_version!r}, this edgegen reads "

@@ -22,12 +22,12 @@ from edgegen.bundle_rules import (
     one_line,
     path_fault,
     read_manifest,
-    shown,
 )
 from edgegen.bundle_swap import recover
 from edgegen.errors import BundleError, UnknownName
 from edgegen.manifest import Component, File, Manifest
 from edgegen.registry import unknown
+from edgegen.untrusted import shown
 
 
 @dataclass(frozen=True, kw_only=True)

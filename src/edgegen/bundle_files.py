@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
 
-from edgegen.bundle_rules import shown
+from edgegen.untrusted import shown
 
 MAX_ENTRIES = 100_000
 MAX_DEPTH = 16

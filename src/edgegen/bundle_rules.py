@@ -24,6 +24,7 @@ from edgegen.manifest import (
     Tokenizer,
     Variant,
 )
+from edgegen.untrusted import UNREADABLE, reason, shown
 
 MANIFEST_NAME = "edgegen.json"
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -65,19 +66,19 @@ def read_manifest(data: bytes) -> Manifest:
     """
     try:
         version = msgspec.json.decode(data, type=_Versioned).schema_version
-    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
-        raise BundleError(f"{MANIFEST_NAME} cannot be read: {_reason(fault)}.") from None
+    except UNREADABLE as fault:
+        raise BundleError(f"{MANIFEST_NAME} cannot be read: {reason(fault)}.") from None
     newer = _check_version(version)
     try:
         return msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as fault:
+    except UNREADABLE as fault:
         way_out = (
             f" It has version {version}, newer than {SCHEMA_VERSION}: pip install -U edgegen."
             if newer
             else ""
         )
         raise BundleError(
-            f"{MANIFEST_NAME} does not follow version {SCHEMA_VERSION}: {_reason(fault)}.{way_out}"
+            f"{MANIFEST_NAME} does not follow version {SCHEMA_VERSION}: {reason(fault)}.{way_out}"
         ) from None
 
 
@@ -97,21 +98,6 @@ def _check_version(version: str) -> bool:
             f"{MANIFEST_NAME} has version {version}; this edgegen reads {own_major}.x: {way_out}."
         )
     return minor > own_minor
-
-
-def _reason(fault: Exception) -> str:
-    """What went wrong, in one line that holds nothing a terminal would act on."""
-    if isinstance(fault, RecursionError):
-        return "it is nested too deeply"
-    if isinstance(fault, UnicodeDecodeError):
-        return "it is not UTF-8"
-    return shown(str(fault))
-
-
-def shown(text: str, limit: int = 160) -> str:
-    """Text of untrusted origin for a message: escaped when needed, never a second line."""
-    kept = text if len(text) <= limit else text[: limit - 3] + "..."
-    return kept if kept.isprintable() and kept else repr(kept)
 
 
 def one_line(faults: Iterable[str]) -> str:

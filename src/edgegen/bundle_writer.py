@@ -20,11 +20,11 @@ from edgegen.bundle_rules import (
     one_line,
     path_fault,
     read_manifest,
-    shown,
 )
 from edgegen.bundle_swap import discard_unfinished, lock_folder, recover, swap, unfinished_of
 from edgegen.errors import BundleError, ExportError
 from edgegen.manifest import File, Manifest
+from edgegen.untrusted import UNREADABLE, shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -204,7 +204,7 @@ class BundleWriter:
         try:
             data = read_capped(self.path / MANIFEST_NAME, MAX_MANIFEST_BYTES)
             return {file.path for file in msgspec.json.decode(data, type=_Listing).files}
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNREADABLE:
             raise ExportError(
                 f"{self.path} holds an {MANIFEST_NAME} that is no bundle's; delete the folder if "
                 "it may go, or name a new one."

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgegen.bundle import Bundle
-from edgegen.bundle_rules import shown
 from edgegen.manifest import Encoding, Manifest, Parity, Variant, held_as
+from edgegen.untrusted import shown
 
 if TYPE_CHECKING:
     from rich.console import Console

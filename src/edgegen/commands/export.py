@@ -335,9 +335,9 @@ def read_prompts(path: Path | None) -> tuple[str, ...]:
 
 def summarise(bundle: Bundle, output: Path) -> None:
     """What was written and how good it is, and what to type next."""
-    from edgegen.bundle_rules import shown
     from edgegen.inspection import count_text, size_text
     from edgegen.manifest import held_as
+    from edgegen.untrusted import shown
 
     manifest, console = bundle.manifest, stdout()
     lines = [
