@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from edgegen.errors import InputError, UnknownName
 from edgegen.registry import unknown
+from edgegen.runtime.parts import DEFAULT
+from edgegen.runtime.placement import by_part
 
-from .record import Machine, Profile
+from .record import Machine, Missing, Profile, Run
 from .summary import Summary, Value
 
 Key = tuple[Value, ...]
@@ -43,17 +46,24 @@ class Change:
     def worse(self) -> bool:
         return self.verdict in ("slower", "larger")
 
+    @property
+    def where(self) -> str:
+        return _words(self.key)
+
     def __str__(self) -> str:
-        where = " ".join(str(part) for part in self.key if part is not None)
-        return f"{where}: {self.name} {self.before:.3f} -> {self.after:.3f}, {self.verdict}"
+        return f"{self.where}: {self.name} {self.before:.3f} -> {self.after:.3f}, {self.verdict}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """``ratios`` are all that were compared; ``notes`` what a reader must know beside them."""
+    """``ratios`` are all that were compared; ``notes`` what a reader must know beside them.
+
+    ``missing`` is what the first profile measured and the second could not.
+    """
 
     ratios: tuple[Change, ...]
     notes: tuple[str, ...]
+    missing: tuple[Missing, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -69,8 +79,8 @@ def compare(
 ) -> Comparison:
     """What both measured, by ratio; beyond ``threshold`` (1.1 is 10 %) it is a change.
 
-    Raises ``InputError`` when they share no run or come of different machines, and ``UnknownName``
-    for a metric that is none of ``METRICS``.
+    Raises ``InputError`` when they share no run, come of different machines or hold two results of
+    one key, and ``UnknownName`` for a metric that is none of ``METRICS``.
     """
     if not threshold > 1:
         raise InputError(f"threshold must be above 1 (1.1 is 10 %), got {threshold}.")
@@ -78,10 +88,12 @@ def compare(
         if name not in METRICS:
             raise UnknownName(unknown("metric", name, list(METRICS)))
     _same_machine(before.machine, after.machine)
-    old, new = _by_key(before), _by_key(after)
+    old, new = _by_key(before, "first"), _by_key(after, "second")
+    gone = [summary.run for key, summary in old.items() if key not in new]
+    missing = tuple(one for one in after.missing if any(_is_of(one, run) for run in gone))
     shared = [key for key in old if key in new]
     alike = [key for key in shared if _inputs(old[key]) == _inputs(new[key])]
-    if not alike:
+    if not alike and not missing:
         raise InputError(
             "the two profiles share no bundle, device, threads, precision, case and drafter"
             + (" with the same inputs." if shared else ".")
@@ -92,7 +104,8 @@ def compare(
             for key in alike
             for change in _changes(key, old[key], new[key], threshold, metrics)
         ),
-        notes=tuple(_notes(before, after, old, new, alike)),
+        notes=(*_notes(before, after, old, new, alike), *map(_lost, missing)),
+        missing=missing,
     )
 
 
@@ -138,12 +151,42 @@ def _notes(
             yield f"In the {side} alone, not compared: {count} of its results."
 
 
-def _by_key(profile: Profile) -> dict[Key, Summary]:
+def _lost(missing: Missing) -> str:
+    return f"Measured in the first, missing in the second: {str(missing).removesuffix('.')}."
+
+
+def _is_of(missing: Missing, run: Run) -> bool:
+    """Whether a run is what could not be measured. A bundle is known by its own name or by its
+    folder's; devices are named for all parts or by part."""
+    subject, place = run.subject, run.place
+    weights = by_part(missing.precision, "")
+    asked, had = by_part(missing.device), by_part(place.device)
+    parts = {name.partition("+")[0] for name in run.load.compile_seconds}
+    return (
+        missing.bundle in (subject.name, Path(subject.path).name)
+        and missing.threads == place.threads
+        and weights.get("decode", weights.get(DEFAULT)) in (None, subject.weight_format)
+        and all(asked.get(p, asked[DEFAULT]) == had.get(p, had[DEFAULT]) for p in parts)
+    )
+
+
+def _by_key(profile: Profile, side: str) -> dict[Key, Summary]:
+    """Raises ``InputError`` for two of a key: one would hide the other."""
     found: dict[Key, Summary] = {}
     for summary in profile.summaries:
         row = summary.row()
-        found[tuple(row[name] for name in KEY)] = summary
+        key = tuple(row[name] for name in KEY)
+        if key in found:
+            raise InputError(
+                f"the {side} profile holds two results of {_words(key)}; save each in a file of "
+                "its own."
+            )
+        found[key] = summary
     return found
+
+
+def _words(key: Key) -> str:
+    return " ".join(str(part) for part in key if part is not None)
 
 
 def _inputs(summary: Summary) -> object:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from edgegen.errors import InputError, UnknownName
 from edgegen.profiles import Profile, profile
 from edgegen.profiles.compare import compare
 from edgegen.profiles.measure import merge
+from edgegen.profiles.record import Missing
 from edgegen.profiles.runners import RUNNERS
 
 FAST = made_up(*(request(step(1), repetition=at, wall=1.0 + at / 100) for at in range(3)))
@@ -109,6 +111,81 @@ def test_other_software_and_weights_are_said_beside_the_ratios() -> None:
     )
     notes = compare(made_up(*TWO), after).notes
     assert notes == ("Other versions: edgegen 0 -> 1.", "Other decode graphs: bundle.")
+
+
+def second(found: Profile) -> Profile:
+    """The profile with its run once more, as another bundle's."""
+    (run,) = found.runs
+    subject = msgspec.structs.replace(run.subject, name="second", path="bundles/second")
+    return msgspec.structs.replace(found, runs=(run, msgspec.structs.replace(run, subject=subject)))
+
+
+def gone(**changes: Any) -> Profile:
+    """What came of measuring ``second`` again: it ended before its time."""
+    missing = Missing(bundle="second", device="ort-cpu", threads=1, why="SIGSEGV")
+    return msgspec.structs.replace(FAST, missing=(msgspec.structs.replace(missing, **changes),))
+
+
+def test_a_run_that_could_not_be_measured_again_is_worse_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [save(tmp_path, "a.json", second(FAST)), save(tmp_path, "b.json", gone())]
+    assert main(["compare", *words]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    why = "missing in the second: second on ort-cpu, 1 thread: SIGSEGV."
+    assert f"Measured in the first, {why}" in lines
+    assert main(["compare", *words, "--json"]) == 1
+    (left,) = json.loads(capsys.readouterr().out)["missing"]
+    assert (left["bundle"], left["why"]) == ("second", "SIGSEGV")
+    # Nothing else was measured again either: that it is gone is still what is to be said.
+    assert compare(second(FAST), msgspec.structs.replace(gone(), runs=())).missing
+
+
+@pytest.mark.parametrize(
+    ("changes", "lost"),
+    [
+        ({"precision": "int8"}, True),
+        ({"device": "encode=ort-cpu,decode=ort-cpu"}, True),
+        ({"precision": "encode=fp32,decode=int8"}, True),
+        ({"precision": "int4"}, False),
+        ({"device": "decode=ov-cpu"}, False),
+        ({"threads": 2}, False),
+        ({"bundle": "third"}, False),
+    ],
+)
+def test_only_what_was_measured_can_go_missing(changes: dict[str, Any], lost: bool) -> None:
+    assert len(compare(second(FAST), gone(**changes)).missing) == lost
+
+
+def test_a_folder_of_another_name_and_parts_on_devices_of_their_own_are_known_again() -> None:
+    (run, other) = second(FAST).runs
+    subject = msgspec.structs.replace(other.subject, name="as exported")
+    place = msgspec.structs.replace(other.place, device="encode=ov-cpu+decode=ort-cpu")
+    before = msgspec.structs.replace(
+        FAST, runs=(run, msgspec.structs.replace(other, subject=subject, place=place))
+    )
+    assert compare(before, gone(device="encode=ov-cpu")).missing
+    assert not compare(before, gone(device="ov-cpu")).missing
+    place = msgspec.structs.replace(other.place, device="ov-cpu")
+    before = msgspec.structs.replace(FAST, runs=(run, msgspec.structs.replace(other, place=place)))
+    assert compare(before, gone(device="encode=ov-cpu,decode=ov-cpu")).missing
+    assert not compare(before, gone(device="encode=ov-cpu")).missing
+
+
+def test_what_was_measured_in_another_file_of_the_same_profile_is_not_missing() -> None:
+    after = msgspec.structs.replace(second(FAST), missing=gone().missing)
+    assert not compare(second(FAST), after).missing
+
+
+def test_two_results_of_one_key_are_refused_instead_of_one_of_them_hidden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = msgspec.structs.replace(FAST, runs=(*SLOW.runs, *FAST.runs))
+    once, both = save(tmp_path, "a.json", FAST), save(tmp_path, "b.json", twice)
+    for words, side in (([once, both], "second"), ([both, once], "first")):
+        assert main(["compare", *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"the {side} profile holds two results of bundle ort-cpu 1 int8 onnx p7 n3" in line
 
 
 def test_other_inputs_under_the_same_name_are_not_compared() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from msgspec import to_builtins
 from typer import Argument, Exit, Option
 
 from .console import print_json, stdout, table
@@ -18,7 +19,8 @@ HELP = """Compare two profiles: which numbers changed by more than a threshold, 
 Takes files that edgegen profile --json wrote on one machine, and compares what both hold: the same
 bundle, device, threads, precision, case, drafter and inputs. A time counts as changed where the
 spreads of its repetitions do not overlap either. Exit status: 0 nothing is worse; 1 something is
-slower or larger; 2 the files cannot be compared. edgegen profile compare is the same.
+slower or larger, or could not be measured again; 2 the files cannot be compared. edgegen profile
+compare is the same.
 
   edgegen profile bundles/en-pt --json > before.json
   edgegen profile bundles/en-pt --json > after.json
@@ -57,13 +59,14 @@ def compare(
     )
     shown = found.ratios if every else found.changes
     if as_json:
-        print_json({"changes": [*map(_record, shown)], "notes": found.notes})
+        missing = to_builtins(found.missing)
+        print_json({"changes": [*map(_record, shown)], "missing": missing, "notes": found.notes})
     else:
         _print(shown)
         told = f"{len(found.ratios)} ratios, {len(found.worse)} worse by more than {threshold:g}x."
         for line in (told, *found.notes):
             stdout().print(line, markup=False, highlight=False, soft_wrap=True)
-    if found.worse:
+    if found.worse or found.missing:
         raise Exit(1)
 
 
@@ -82,8 +85,7 @@ def _print(changes: tuple[Change, ...]) -> None:
 
     shown = table("where", "number", "before", "after", "ratio", "")
     for one in changes:
-        where = " ".join(str(part) for part in one.key if part is not None)
         numbers = (f"{one.before:.3f}", f"{one.after:.3f}", f"{one.ratio:.2f}x")
         style = "bold red" if one.worse else ""
-        shown.add_row(Text(where), one.name, *numbers, Text(one.verdict or "same", style=style))
+        shown.add_row(Text(one.where), one.name, *numbers, Text(one.verdict or "same", style=style))
     stdout().print(shown)
