@@ -23,6 +23,7 @@ from edgegen.runtime.calibration import Costs, measure, rising
 from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.opening import load
 from edgegen.runtime.options import GenerationOptions
+from edgegen.runtime.parts import PartFailed
 from edgegen.runtime.pipeline import Pipeline
 from edgegen.runtime.placement import FORMAT, Drafts, Plan, bundle_sha256, drivers
 from edgegen.runtime.task import Source
@@ -83,6 +84,7 @@ def plan(asked: Planning, progress: Progress | None = None) -> Plan:
     trial = Trial(asked, progress or (lambda said: None))
     limit = None if asked.memory_limit_mb is None else int(asked.memory_limit_mb * MB)
     try:
+        trial.open()
         tables = trial.tables()
         chosen = solve(tables, asked.goal, limit)
     finally:
@@ -109,8 +111,15 @@ class Trial:
         parts = [name for name in self.manifest.components if name not in trained]
         self.takers = {part: self._takers(part) for part in parts}
         self.source = self._source()
-        for name in dict.fromkeys(name for names in self.takers.values() for name in names):
-            self._open(name)
+
+    def open(self) -> None:
+        """An engine for each device that takes a part; those that fail are left out."""
+        for name in self._names():
+            while name in self._names() and name not in self.engines:
+                self._open(name)
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for names in self.takers.values() for name in names))
 
     def _takers(self, part: str) -> list[str]:
         """Devices that are here and run the part. Raises ``DeviceError`` where there are none."""
@@ -137,11 +146,13 @@ class Trial:
         return True
 
     def _open(self, name: str) -> None:
-        """An engine whose parts run on that device where it takes them."""
+        """An engine whose parts run on that device where it takes them, else on another's."""
         self.progress(f"opening on {name}")
         here = {part: name if name in took else took[0] for part, took in self.takers.items()}
         devices = {part: device_named(one) for part, one in here.items()}
-        engine = Engine(self.bundle, devices, self.options, self.asked.precision)
+        # With others that could take over, a failure says which device it was; none does.
+        others = [device_named(one) for one in self._names()]
+        engine = Engine(self.bundle, devices, self.options, self.asked.precision, fallback=others)
         self.engines[name] = engine
         order = [part for part in ("features", "encode", "decode") if part in self.takers]
         memory_of_source: Memory | None = None
@@ -155,11 +166,13 @@ class Trial:
                     engine.decoder(memory_of_source).forward(self.start())
                 self.sizes[part, name] = max(memory.sample().resident - before, 0)
         except DeviceError as error:
-            self._leave(name, error)
+            self.engines.pop(name).close()
+            self._leave(error.device.name if isinstance(error, PartFailed) else name, error)
 
     def _leave(self, name: str, error: DeviceError) -> None:
         """Go on without a device that fails. Raises its error when a part has no other."""
-        self.engines.pop(name).close()
+        if name in self.engines:
+            self.engines.pop(name).close()
         for took in self.takers.values():
             if name in took:
                 took.remove(name)
@@ -344,21 +357,7 @@ class Trial:
         source: Source = self.source or asked.audio or []
         pipeline.generate(source, options)
         steps = pipeline.generate(source, options).timings.steps
-        drafted = [step for step in steps if step.drafted]
-        first = steps[0].draft_seconds
-        took = sum(step.draft_seconds for step in steps[1:])
-        tokens = sum(step.drafted for step in steps[1:])
-        seconds = took / tokens if tokens else 0.0
-        return Drafting(
-            name=name,
-            device=device,
-            seconds=seconds,
-            start_seconds=max(0.0, first - seconds * steps[0].drafted),
-            asked=len(drafted) / len(steps),
-            reach=tuple(
-                sum(step.accepted > j for step in steps) / len(steps) for j in range(LENGTH)
-            ),
-        )
+        return Drafting.of(steps, LENGTH, name, device)
 
     # ------------------------------------------------------------- answer
 

@@ -8,13 +8,14 @@ assumed acceptance rate). Times in seconds, memory in bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from edgegen.errors import InputError, UnknownName
 from edgegen.registry import unknown
 from edgegen.runtime.calibration import Costs
+from edgegen.runtime.generation import Step
 
 MB = 2**20
 # Forecasts this near to each other, as a share, are taken for the same.
@@ -59,6 +60,23 @@ class Drafting:
     asked: float
     reach: tuple[float, ...]
     memory: int = 0
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], length: int, name: str, device: str = "") -> Drafting:
+        """From the steps of a request that drafted ``length`` tokens at a time."""
+        took = sum(step.draft_seconds for step in steps[1:])
+        tokens = sum(step.drafted for step in steps[1:])
+        seconds = took / tokens if tokens else 0.0
+        return cls(
+            name=name,
+            device=device,
+            seconds=seconds,
+            start_seconds=max(0.0, steps[0].draft_seconds - seconds * steps[0].drafted),
+            asked=sum(step.drafted > 0 for step in steps) / len(steps),
+            reach=tuple(
+                sum(step.accepted > j for step in steps) / len(steps) for j in range(length)
+            ),
+        )
 
     def __str__(self) -> str:
         return f"{self.name} on {self.device}" if self.device else self.name

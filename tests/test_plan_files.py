@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,13 @@ import edgegen
 from edgegen.bundle import Bundle
 from edgegen.cli import app
 from edgegen.devices import DeviceOptions
+from edgegen.devices.device import Feeds, Tensor
+from edgegen.devices.fake import FakeDevice, Faults
+from edgegen.devices.ort_cpu import OrtCpu
 from edgegen.errors import DeviceError, EdgegenWarning, InputError, UnknownName
 from edgegen.profiles import placing
-from edgegen.profiles.placing import Planning
+from edgegen.profiles.placing import Planning, Trial
+from edgegen.runtime.engine import Engine
 from edgegen.runtime.placement import Plan, drivers, read_plan, usual_file, write_plan
 
 TEXT = "the cat sat"
@@ -99,6 +104,80 @@ def test_a_memory_bound_that_nothing_keeps_is_told(both: Path, quick: None) -> N
     )  # fmt: skip
     with pytest.raises(InputError, match="no placement fits in -1 MB"):
         placing.plan(asked)
+
+
+# ------------------------------------------------------------------ devices that fail
+
+
+@pytest.mark.parametrize("part", ["encode", "decode"])
+def test_a_plan_that_ends_while_devices_are_opened_closes_those_that_are(
+    part: str, both: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Engine] = []
+    closed: list[Engine] = []
+
+    class Counted(Engine):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            opened.append(self)
+
+        def close(self) -> None:
+            super().close()
+            closed.append(self)
+
+        def session(self, name: str) -> Any:
+            if len(opened) == 2 and name == part:
+                raise MemoryError("the second device")
+            return super().session(name)
+
+    monkeypatch.setattr(placing, "Engine", Counted)
+    with pytest.raises(MemoryError, match="the second device"):
+        placing.plan(Planning(bundle=both, devices=("ort-cpu", "ov-cpu"), source_tokens=8))
+    assert len(opened) == 2 and opened == closed
+
+
+class OnePart(OrtCpu):
+    """ONNX Runtime that takes one part of an encoder-decoder."""
+
+    def __init__(self, part: str) -> None:
+        kinds = ("none",) if part == "encode" else ("in_place", "append")
+        self.limits = replace(OrtCpu.limits, caches=kinds)
+
+
+def broken(fault: str) -> FakeDevice:
+    """Takes every part and fails at all, when it compiles them or when it runs them."""
+
+    def fail(feeds: Feeds) -> Mapping[str, Tensor]:
+        raise DeviceError("fake is out of order.")
+
+    return FakeDevice({"encode": fail, "decode": fail}, Faults(compiling=fault == "compiling"))
+
+
+@pytest.mark.parametrize("fault", ["compiling", "running"])
+@pytest.mark.parametrize("part", ["encode", "decode"])
+def test_the_device_that_fails_is_left_out_and_not_the_one_it_was_to_help(
+    part: str, fault: str, both: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: dict[str, Any] = {"one": OnePart(part), "fake": broken(fault), "ort-cpu": OrtCpu()}
+    for name, device in devices.items():
+        monkeypatch.setattr(device, "name", name)
+    monkeypatch.setattr(placing, "device_named", devices.__getitem__)
+
+    def tried(*names: str) -> Trial:
+        asked = Planning(bundle=both, devices=names, source_tokens=8, new_tokens=8)
+        trial = Trial(asked, lambda said: None)
+        try:
+            trial.open()
+        finally:
+            trial.close()
+        return trial
+
+    found = tried(*devices)
+    (line,) = found.left_out
+    assert line.startswith("fake is left out: fake ")
+    assert {*found.engines} == {*found.takers[part]} == {"one", "ort-cpu"}
+    with pytest.raises(DeviceError, match="fake"):
+        tried("one", "fake")
 
 
 # ------------------------------------------------------------------ files
