@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from edgegen.errors import CheckpointError, ExportError
+from edgegen.progress import Progress, unheard
 from edgegen.registry import unknown
 
 from .checkpoint import Array, Checkpoint, Origin, Weight
@@ -27,7 +28,6 @@ from .sources import load
 from .sources.base import check_shapes
 from .sources.local import NOTES_FILE
 
-Progress = Callable[[str], None]
 Named = Iterator[tuple[str, Weight]]
 UNTRAINED = "untrained start of an adaptation"
 # A stack's names where they are not the decoder-only model's.
@@ -94,7 +94,7 @@ def adapt(options: AdaptOptions, progress: Progress | None = None) -> Checkpoint
     ``progress`` is told each stage in words. Raises ``CheckpointError``, ``ExportError``; nothing
     is left behind then.
     """
-    say = progress or _silent
+    say = progress or unheard
     target, output = TARGETS[options.target], options.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ExportError(f"{output}: not an empty folder; name one that is empty or not there.")
@@ -121,10 +121,6 @@ def adapt(options: AdaptOptions, progress: Progress | None = None) -> Checkpoint
             output.rmdir()
         folder.rename(output)
     return made
-
-
-def _silent(stage: str) -> None:
-    """No one listens."""
 
 
 def causal_of(model: str, options: AdaptOptions, target: Target) -> Checkpoint:

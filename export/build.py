@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +23,7 @@ from edgegen.manifest import (
     Tokenizer,
     Variant,
 )
+from edgegen.progress import Progress, unheard
 
 from .checkpoint import Checkpoint, watched
 from .encoder_parity import EncoderGate
@@ -34,7 +35,6 @@ from .parity import Gate, one_each
 from .sources import load
 from .static_parity import check_static
 
-Progress = Callable[[str], None]
 VERSIONED = (
     "edgegen", "numpy", "onnx", "onnxruntime", "openvino", "nncf", "torch", "transformers",
     "optimum", "tokenizers",
@@ -47,7 +47,7 @@ def export(options: ExportOptions, progress: Progress | None = None) -> Manifest
     ``progress`` is told each stage in words. Raises ``CheckpointError``, ``ExportError``,
     ``ParityError``; the folder is then as it was.
     """
-    say = progress or _silent
+    say = progress or unheard
     # The writer first: a folder that cannot be written is said before anything is downloaded.
     with BundleWriter(options.output) as writer:
         say(f"reading {options.model}")
@@ -86,10 +86,6 @@ def add_tokenizers(checkpoint: Checkpoint, writer: BundleWriter) -> dict[str, To
                 writer.add_file(pieces, files.vocabulary)
             records[role] = Tokenizer(kind="tokenizers", path=path, vocabulary=pieces)
     return records
-
-
-def _silent(stage: str) -> None:
-    """No one listens."""
 
 
 def check_task(options: ExportOptions, family: Family) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgegen.bundle import Bundle
 from edgegen.devices import device_named
 from edgegen.errors import BundleError, DeviceError, DeviceMissing, InputError
+from edgegen.progress import Progress, unheard
 from edgegen.runtime.drafters import DRAFTERS
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.placement import by_part
@@ -18,7 +19,7 @@ from edgegen.runtime.variants import choose_variant
 
 from .machine import this_machine
 from .record import Machine, Missing, Profile, Run
-from .runners import RUNNERS, Failed, Measured, Progress
+from .runners import RUNNERS, Failed, Measured
 from .trial import Trial, run
 from .workload import Workload, read_texts
 
@@ -99,7 +100,7 @@ def run_all(
     runner = RUNNERS[engine]
     _check(trials)
     fits, failures = _fitting(trials)
-    told = progress or _silent
+    told = progress or unheard
     measured = runner().measure(fits, told) if isolate else _here(fits, told)
     outcomes = [*failures, *measured]
     found = Outcomes.of(outcomes)
@@ -164,10 +165,6 @@ def _here(trials: Iterable[Trial], progress: Progress) -> Iterable[Measured | Fa
     for trial in trials:
         progress(str(trial))
         yield Measured(run(trial), this_machine())
-
-
-def _silent(_: str) -> None:
-    """Nobody asked what begins."""
 
 
 def _kind(machine: Machine) -> str:

@@ -6,7 +6,7 @@ it in this process; the memory of a part is what the process grew by when it was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from edgegen.bundle import Bundle
 from edgegen.devices import DEVICES, Device, DeviceOptions, device_named
 from edgegen.devices.machine import processor
 from edgegen.errors import BundleError, DeviceError, DeviceMissing, InputError
+from edgegen.progress import Progress, unheard
 from edgegen.runtime.calibration import Costs, measure, rising
 from edgegen.runtime.engine import Engine, Memory
 from edgegen.runtime.opening import load
@@ -50,7 +51,6 @@ from .workload import cut_ids, prompt_job
 DRAFTER, LENGTH = "aggressive+suffix", 8
 ROUNDS, SECONDS = 5, 0.4
 EVERY = "all"
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def plan(asked: Planning, progress: Progress | None = None) -> Plan:
     for name in ("rounds", "threads"):
         if getattr(asked, name) < 1:
             raise InputError(f"{name} must be at least 1, got {getattr(asked, name)}.")
-    trial = Trial(asked, progress or (lambda said: None))
+    trial = Trial(asked, progress or unheard)
     limit = None if asked.memory_limit_mb is None else int(asked.memory_limit_mb * MB)
     try:
         trial.open()

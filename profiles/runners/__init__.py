@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgegen.registry import Registry
 
-from .base import Failed, Measured, Progress, Runner
+from .base import Failed, Measured, Runner
 
 RUNNERS: Registry[type[Runner]] = Registry(
     "engine",
@@ -14,4 +14,4 @@ RUNNERS: Registry[type[Runner]] = Registry(
     },
 )
 
-__all__ = ["RUNNERS", "Failed", "Measured", "Progress", "Runner"]
+__all__ = ["RUNNERS", "Failed", "Measured", "Runner"]

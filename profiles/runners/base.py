@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from edgegen.errors import EdgegenError
+from edgegen.progress import Progress
 
 from ..record import Machine, Run
 from ..trial import Trial
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgegen.errors import EdgegenError
+from edgegen.progress import Progress
 
 from ..apart import run_apart
 from ..machine import this_machine
 from ..trial import Trial
-from .base import Failed, Measured, Progress
+from .base import Failed, Measured
 
 
 class Local:

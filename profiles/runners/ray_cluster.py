@@ -17,13 +17,14 @@ from typing import Any
 import msgspec
 
 from edgegen.errors import DeviceError, EdgegenError, InputError
+from edgegen.progress import Progress
 
 from ..apart import raised, run_apart
 from ..child import Answer
 from ..machine import this_machine
 from ..record import Machine
 from ..trial import Trial
-from .base import Failed, Measured, Progress
+from .base import Failed, Measured
 
 Work = deque[Trial]
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgegen.devices import device_named
 from edgegen.errors import DeviceError, InputError
+from edgegen.progress import Progress, unheard
 from edgegen.runtime.auto import MOST
 from edgegen.runtime.calibration import measure as measure_costs
 from edgegen.runtime.decoder import Decoder
@@ -27,7 +28,6 @@ from edgegen.runtime.pipeline import Pipeline
 
 from ..apart import run_apart
 from ..machine import this_machine
-from ..runners import Progress
 from ..trial import Trial
 from ..workload import Workload
 from .acceptance import Acceptance
@@ -65,7 +65,7 @@ def study(
         reasons = "; ".join(f"{name}: {why}" for name, why in found.skipped.items())
         raise DeviceError(f"no device to study on: {reasons}.")
     for group in groups:
-        for later in measured(found, group, bundle_of, progress or _silent):
+        for later in measured(found, group, bundle_of, progress or unheard):
             found = later
             if file is not None:
                 found.save(file)
@@ -270,7 +270,3 @@ def ids_of(pipeline: Pipeline, length: int, turn: int) -> list[int]:
     random = np.random.default_rng([length, turn + 1])
     most = pipeline.bundle.manifest.vocabulary
     return [int(i) for i in random.integers(FIRST_ID, most, size=length)]
-
-
-def _silent(stage: str) -> None:
-    """No one listens."""

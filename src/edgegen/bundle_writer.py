@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +24,10 @@ from edgegen.bundle_rules import (
 from edgegen.bundle_swap import discard_unfinished, lock_folder, recover, swap, unfinished_of
 from edgegen.errors import BundleError, ExportError
 from edgegen.manifest import File, Manifest
+from edgegen.progress import Progress, unheard
 from edgegen.untrusted import UNREADABLE, shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def _say_nothing(step: str) -> None:
-    del step
 
 
 class _ListedFile(msgspec.Struct):
@@ -59,14 +56,14 @@ class BundleWriter:
     the disk refuses.
     """
 
-    def __init__(self, path: Path | str, *, on_step: Callable[[str], None] | None = None) -> None:
+    def __init__(self, path: Path | str, *, on_step: Progress | None = None) -> None:
         try:
             self.path = Path(os.path.realpath(path))
         except ValueError:  # a NUL
             raise ExportError(f"{shown(str(path))} cannot name a folder.") from None
         if not self.path.name:
             raise ExportError(f"{self.path} cannot be a bundle; name a folder in it.")
-        self._on_step = on_step or _say_nothing
+        self._on_step = on_step or unheard
         self._folder: Path | None = None
         self._lock: int | None = None
         self._made_parents: list[Path] = []
