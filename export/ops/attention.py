@@ -20,6 +20,10 @@ from .specs import (
     SelfAttention,
 )
 
+# Waves are computed so many at a time, and those left over at the end by other arithmetic, whose
+# last bits differ from position 99 on: rows of whole lanes come out alike, wherever in a call.
+LANES = 16
+
 
 class AttentionOps(Primitives[V]):
     """Values: ``x`` is ``[B, n, width]``; heads are ``[B, heads, n, head_dim]``."""
@@ -78,18 +82,25 @@ class AttentionOps(Primitives[V]):
         Positions are given to a decoder; an encoder's rows, those of ``counted``, are counted.
         """
         width = rope.width(head_dim)
+        half = width // 2
+        spare = -half % LANES
 
         def angles() -> V:
-            factors = rope.inverse_scale or (1.0,) * (width // 2)
+            factors = rope.inverse_scale or (1.0,) * half
             rates = [f / rope.theta ** (2 * i / width) for i, f in enumerate(factors)]
+            rates += [0.0] * spare
             if counted is None:
                 places = self.reshape(self.input("positions"), (0, -1, 1))
             else:
                 places = self.reshape(self.arange(counted, 1), (1, -1, 1))
             return self.mul(self.cast(places, "float32"), self.constant(rates))
 
+        def waves() -> V:
+            found = self.unary(wave, self.once(key, angles))
+            return self.split(found, (half, spare))[0] if spare else found
+
         key = (rope, width, counted is None)
-        return self.once((*key, wave), lambda: self.unary(wave, self.once(key, angles)))
+        return self.once((*key, wave), waves)
 
     def rotate(self, x: V, rope: Rope, heads: int, head_dim: int, counted: V | None = None) -> V:
         """Rotary positions on ``[B, n, heads * head_dim]``; see ``Rope`` and ``rotation``."""
