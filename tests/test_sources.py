@@ -123,6 +123,16 @@ def test_shards_and_pickles_say_the_same_as_one_file(t5: Path, tmp_path: Path) -
     assert checkpoint.origin.notes == ("left out, not floats: counter",)
 
 
+def test_a_pickle_of_torch_before_1_6_says_the_same_as_an_archive(t5: Path, tmp_path: Path) -> None:
+    folder = copied(t5, tmp_path / "legacy")
+    (folder / "model.safetensors").unlink()
+    state = {name: tensor.clone() for name, tensor in state_of(t5).items()}
+    path = folder / "pytorch_model.bin"
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    assert not path.read_bytes().startswith(b"PK")
+    assert_same(load(str(folder)).weights, state)
+
+
 def test_a_byte_tokenizer_needs_no_file(t5: Path, tmp_path: Path) -> None:
     folder = copied(t5, tmp_path / "byt5")
     (folder / "tokenizer.json").unlink()

@@ -268,15 +268,15 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_a_pickle_runs_no_code(safetensors: Folder, whole: bool) -> None:
+@pytest.mark.parametrize("kind", ["archive", "legacy", "bare"])
+def test_a_pickle_runs_no_code(safetensors: Folder, kind: str) -> None:
     folder, path = safetensors
     path.unlink()
     bomb: object = {"a": Bomb(folder / "touched")}
     target = folder / "pytorch_model.bin"
-    if whole:
-        torch.save(bomb, target)
-    else:
+    if kind == "bare":
         target.write_bytes(pickle.dumps(bomb))
+    else:
+        torch.save(bomb, target, _use_new_zipfile_serialization=kind == "archive")
     assert "pytorch_model.bin" in str(answer(folder))
     assert not (folder / "touched").exists()

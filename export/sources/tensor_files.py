@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from zipfile import is_zipfile
 
 from edgegen.errors import CheckpointError
 
@@ -96,8 +97,10 @@ def _pickle(path: Path, weights: dict[str, Weight], skipped: list[str]) -> None:
     import torch
 
     try:
+        # Before torch 1.6 weights were no archive, and only an archive can be mapped.
+        archive = is_zipfile(path)
         # weights_only: a pickle may carry code, this loader runs none of it.
-        state: object = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state: object = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # the unpickler raises whatever the bytes lead it to
         raise CheckpointError(
             f"{path}: torch cannot read it as plain weights ({one_line(error)});"
