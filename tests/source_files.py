@@ -273,8 +273,20 @@ def write_marian(folder: Path, spm: bytes, *, int8: bool = True) -> Path:
 # GGUF --------------------------------------------------------------------------------------------
 
 
-def write_gguf(path: Path, architecture: str, kind: str = "Q8_0") -> Path:
-    """Two layers of width 64 with matrices as ``kind``, a byte-level vocabulary of 300."""
+# What numpy writes as it is.
+PLAIN_GGUF = {"F64": "f8", "I8": "i1", "I16": "i2", "I32": "i4", "I64": "i8"}
+
+
+def write_gguf(
+    path: Path,
+    architecture: str,
+    kind: str = "Q8_0",
+    *,
+    key_heads: int | list[int] = 2,
+    turned: int | None = None,
+) -> Path:
+    """Two layers of width 64 with matrices as ``kind``, a byte-level vocabulary of 300. Of each
+    head ``turned`` numbers turn with the position; left out, the file does not say."""
     import gguf
 
     random = np.random.default_rng(0)
@@ -284,12 +296,14 @@ def write_gguf(path: Path, architecture: str, kind: str = "Q8_0") -> Path:
     writer.add_block_count(2)
     writer.add_feed_forward_length(96)
     writer.add_head_count(4)
-    writer.add_head_count_kv(2)
+    writer.add_head_count_kv(key_heads)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(5000.0)
     writer.add_key_length(16)
     writer.add_license("apache-2.0")
     writer.add_chat_template("{{ messages }}")
+    if turned is not None:
+        writer.add_rope_dimension_count(turned)
     if architecture.startswith("gemma"):
         writer.add_sliding_window(8)
     _gguf_vocabulary(writer)
@@ -297,6 +311,9 @@ def write_gguf(path: Path, architecture: str, kind: str = "Q8_0") -> Path:
         values = random.standard_normal(shape).astype(np.float32)
         if len(shape) == 1:
             writer.add_tensor(name, values)
+            continue
+        if kind in PLAIN_GGUF:
+            writer.add_tensor(name, np.rint(4 * values).astype(PLAIN_GGUF[kind]))
             continue
         number = gguf.GGMLQuantizationType[kind]
         writer.add_tensor(name, gguf.quants.quantize(values, number), raw_dtype=number)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from source_files import (
     MARIAN_SETTINGS,
+    PLAIN_GGUF,
     SPECIAL,
     WORDS,
     assert_same,
@@ -235,6 +236,15 @@ def test_number_formats_are_held_as_blocks_only_where_exact(kind: str, tmp_path:
     assert origin == plain.get(kind, kind)
 
 
+@pytest.mark.parametrize("kind", list(PLAIN_GGUF))
+def test_plain_numbers_that_the_gguf_package_leaves_out_are_read(kind: str, tmp_path: Path) -> None:
+    checkpoint = load(str(write_gguf(tmp_path / "m.gguf", "qwen2", kind)))
+    first = np.random.default_rng(0).standard_normal((300, 64)).astype(np.float32)
+    table = checkpoint.weights["model.embed_tokens.weight"]
+    assert np.array_equal(table.read(), np.rint(4 * first))
+    assert table.origin == ("float64" if kind == "F64" else kind)
+
+
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_block_formats_unpack_any_bytes_as_the_reference_does(kind: str) -> None:
     import gguf
@@ -266,6 +276,25 @@ def test_a_gguf_carries_its_tokenizer_template_licence_and_both_ends(tmp_path: P
     assert checkpoint.origin.licence == "apache-2.0"
     assert checkpoint.generation["eos_token_id"] == [1, 2]
     assert checkpoint.tokenizer_config["bos_token"] == "<s>"
+
+
+def test_a_number_by_layer_is_one_number_where_all_are_equal(tmp_path: Path) -> None:
+    plain = load(str(write_gguf(tmp_path / "m.gguf", "llama"))).config
+    listed = load(str(write_gguf(tmp_path / "l.gguf", "llama", key_heads=[2, 2]))).config
+    assert listed == plain
+    one = load(str(write_gguf(tmp_path / "o.gguf", "llama", key_heads=[2] * 5))).config
+    assert one["num_key_value_heads"] == 2
+    with pytest.raises(
+        CheckpointError, match=r"llama.attention.head_count_kv differs .*\(2, 1\.\.\."
+    ):
+        load(str(write_gguf(tmp_path / "u.gguf", "llama", key_heads=[2, 1])))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_heads_that_turn_in_part_are_refused(architecture: str, tmp_path: Path) -> None:
+    load(str(write_gguf(tmp_path / "whole.gguf", architecture, turned=16)))
+    with pytest.raises(CheckpointError, match=r"rope.dimension_count is 8, .* whole width of 16"):
+        load(str(write_gguf(tmp_path / "part.gguf", architecture, turned=8)))
 
 
 def test_an_architecture_not_in_the_table_is_named(tmp_path: Path) -> None:

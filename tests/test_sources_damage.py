@@ -172,6 +172,20 @@ def test_gguf_lists_in_lists_are_refused_without_recursion(tmp_path: Path) -> No
         read_gguf(tmp_path / "x.gguf", memoryview(data))
 
 
+@pytest.mark.parametrize("kind", ["Q8_1", "Q8_K"])
+def test_number_formats_without_arithmetic_are_named(gguf: Folder, kind: str) -> None:
+    import gguf as library
+
+    path = gguf[1]
+    whole, name = path.read_bytes(), b"token_embd.weight"
+    at = whole.index(name) + len(name) + 4 + 2 * 8  # behind the number of axes and both sizes
+    number = struct.pack("<I", int(library.GGMLQuantizationType[kind]))
+    # Q8_K's rows are whole blocks of 256 then, and there are as many numbers as before.
+    sizes = struct.pack("<QQ", 64 * 4, 300 // 4) if kind == "Q8_K" else whole[at - 16 : at]
+    path.write_bytes(whole[: at - 16] + sizes + number + whole[at + 4 :])
+    assert f"'token_embd.weight' is in {kind}, which" in str(answer(path))
+
+
 def test_gguf_scaled_positions_are_refused_not_ignored(tmp_path: Path) -> None:
     import gguf as library
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgegen.errors import CheckpointError
 
 from .base import one_line
+from .gguf_layout import sizes_of
 
 # metadata key after the architecture -> configuration key; what comes later wins
 KEYS = {
@@ -39,8 +40,9 @@ def config_of(
 ) -> dict[str, Any]:
     """``metadata`` in the words of transformers, the rest from its own defaults.
 
-    Raises ``CheckpointError`` when a size is missing, or positions are scaled (the file keeps the
-    factors, but not the rule that yields them)."""
+    Raises ``CheckpointError`` when a size is missing or differs by layer, positions are scaled (the
+    file keeps the factors, but not the rule that yields them), or turn a part of each head only
+    (llama.cpp refuses that too)."""
     from transformers import AutoConfig
 
     scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
@@ -59,7 +61,14 @@ def config_of(
             f"{path}: transformers makes no {model_type!r} configuration of its metadata"
             f" ({one_line(error)}); fetch the file again"
         ) from None
-    return {**config.to_dict(), "model_type": model_type}
+    found = {**config.to_dict(), "model_type": model_type}
+    turned, head = metadata.get(f"{architecture}.rope.dimension_count"), sizes_of(found)["head"]
+    if turned not in (None, head):
+        raise CheckpointError(
+            f"{path}: {architecture}.rope.dimension_count is {turned!r}, expected a head's whole"
+            f" width of {head}; name the transformers checkpoint instead"
+        )
+    return found
 
 
 def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +78,8 @@ def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[
         value = metadata.get(f"{architecture}.{key}")
         if value is None and key in OPTIONAL:
             continue
+        if isinstance(value, tuple):  # numbers by layer
+            value = _same(path, f"{architecture}.{key}", cast(tuple[Any, ...], value))
         if not isinstance(value, (int, float)) or not 0 < value < 1 << 31:
             faults.append(f"{architecture}.{key} is {value!r}")
             continue
@@ -88,3 +99,13 @@ def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[
             f"{path}: metadata does not fit a model: {', '.join(faults)}; fetch the file again"
         )
     return values
+
+
+def _same(path: Path, key: str, numbers: tuple[Any, ...]) -> Any:
+    """The number of every layer."""
+    if len(set(numbers)) > 1:
+        raise CheckpointError(
+            f"{path}: {key} differs by layer ({', '.join(map(str, numbers[:4]))}...), expected one"
+            " number for all; models of unequal layers are not supported"
+        )
+    return numbers[0] if numbers else None

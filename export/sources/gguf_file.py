@@ -39,7 +39,11 @@ NUMBERS = {
 }
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 STRING, ARRAY = 8, 9
-PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+# What the gguf package leaves to numpy.
+NUMPY = {"F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+# No model has more layers: a longer list is a vocabulary's.
+MOST_LAYERS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +64,16 @@ class Tensor:
         return np.frombuffer(self.data, np.uint8).reshape(prod(self.shape[:-1]), -1)
 
     def values(self) -> Array:
-        """The numbers, by the gguf package's own arithmetic."""
-        from gguf import GGMLQuantizationType
-        from gguf.quants import dequantize
-
-        numbers = dequantize(self.packed(), GGMLQuantizationType[self.kind])
+        """The numbers, those of blocks by the gguf package's own arithmetic."""
+        packed = self.packed()
+        numbers = packed.view(NUMPY[self.kind]) if self.kind in NUMPY else _numbers(packed, self)
         return np.array(numbers, np.float32).reshape(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GgufFile:
-    """What a GGUF file holds. Lists in ``metadata`` (the vocabulary) are there as their length."""
+    """What a GGUF file holds. In ``metadata`` a list is a tuple where it may be numbers by layer,
+    and its length where it is a vocabulary's."""
 
     metadata: dict[str, Any]
     tensors: list[Tensor]
@@ -103,6 +106,7 @@ def read_gguf(path: Path, data: memoryview) -> GgufFile:
     tensors = [_tensor(cursor, start, *info) for info in infos]
     if len({tensor.name for tensor in tensors}) != len(tensors):
         raise cursor.fault("two tensors have one name")
+    _refuse_unreadable(path, tensors)
     return GgufFile(metadata=metadata, tensors=tensors)
 
 
@@ -127,6 +131,8 @@ def _value(cursor: Cursor, kind: int, key: str) -> Any:
         raise cursor.fault(f"{key!r} has value type {kind}, known are 0 to 12")
     inner = cursor.number("I", f"{key!r}'s element type")
     count = cursor.number("Q", f"{key!r}'s length")
+    if inner in SIZES and count <= MOST_LAYERS and not key.startswith("tokenizer."):
+        return cursor.numbers(NUMBERS[inner], count, repr(key))
     if inner in SIZES:
         cursor.take(count * SIZES[inner], repr(key))
     elif inner == STRING:
@@ -161,3 +167,27 @@ def _tensor(
     cursor.at = min(start + offset, len(cursor.data))
     data = cursor.take(prod(shape) // block * size, repr(name))
     return Tensor(name=name, kind=known[kind].name, shape=shape, data=data)
+
+
+def _numbers(packed: NDArray[np.uint8], tensor: Tensor) -> NDArray[Any]:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    return dequantize(packed, GGMLQuantizationType[tensor.kind])
+
+
+def _refuse_unreadable(path: Path, tensors: list[Tensor]) -> None:
+    """The package knows sizes of more number formats than it has arithmetic for."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    for tensor in {tensor.kind: tensor for tensor in tensors}.values():
+        if tensor.kind in NUMPY:
+            continue
+        _, size = GGML_QUANT_SIZES[GGMLQuantizationType[tensor.kind]]
+        try:
+            _numbers(np.zeros((1, size), np.uint8), tensor)
+        except NotImplementedError:
+            raise CheckpointError(
+                f"{path}: {tensor.name!r} is in {tensor.kind}, which the gguf package has no"
+                " arithmetic for; expected e.g. F16, Q8_0 or Q4_K, convert the model to one"
+            ) from None
