@@ -27,6 +27,7 @@ INTEGER = ("encode", "decode")
 MEMORIES: tuple[MemoryFormat, ...] = ("fp32", "int8")
 HEADS: tuple[HeadFormat, ...] = ("full", "refined")
 MOST_STATIC = 2**15
+MOST_DIGITS = 9
 LEAST_GROUP, MOST_GROUP = 16, 1024
 
 
@@ -64,15 +65,22 @@ class StaticSizes:
         for word in " ".join(words).split():
             name, equals, sizes = word.partition("=")
             numbers = sizes.split(",")
-            if name not in names or not equals or not all(map(str.isdecimal, numbers)):
+            if name not in names or not equals or not all(map(is_size, numbers)):
+                shown = word if len(word) <= 60 else word[:57] + "..."
                 raise ExportError(
-                    f"static sizes: {word!r} is not one of source=N,N..., cache=N,N... and "
-                    "tokens=N,N...; write e.g. --static source=32,64 cache=64,128 tokens=1,8."
+                    f"static sizes: {shown!r} is not one of source=N,N..., cache=N,N... and "
+                    f"tokens=N,N..., N up to {MOST_STATIC}; write e.g. --static source=32,64 "
+                    "cache=64,128 tokens=1,8."
                 )
             if name in said:
                 raise ExportError(f"static sizes: {name} is said twice; give all of it at once.")
             said[name] = tuple(map(int, numbers))
         return cls(**said)
+
+
+def is_size(digits: str) -> bool:
+    """Whether it is a whole number; of very many digits Python makes none."""
+    return digits.isdecimal() and len(digits) <= MOST_DIGITS
 
 
 @dataclass(frozen=True, kw_only=True)

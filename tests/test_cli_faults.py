@@ -54,6 +54,7 @@ from edgegen.errors import InputError
         (["run", "ASR", "note.txt"], "note.txt"),
         (["run", "ASR", "talk.wav", "--chat"], "are for text"),
         (["export", "-m", "nowhere", "-o", "x"], "'nowhere' is no file or folder here"),
+        (["export", "-m", "~nosuch/model", "-o", "x"], "'~nosuch/model' is no file or folder here"),
         (["export", "-m", "pypi:firefox-enpt", "-o", "x"], "did you mean 'firefox-en-pt'?"),
         (["export", "-m", "x", "-o", "y", "--format", "onxx"], "did you mean 'onnx'?"),
         (["export", "-m", "x", "-o", "y", "--weight-format", "int3"], "did you mean 'int"),

@@ -234,6 +234,16 @@ def test_sentence_transformers_folders_say_how_to_pool(tmp_path: Path) -> None:
         pooling_of(folder)
 
 
+def test_a_longest_text_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    folder = sentence_folder(tmp_path, {"pooling_mode": "mean"})
+    for said in ('"many"', "-1", "true", "[128]"):
+        (folder / "sentence_bert_config.json").write_text(f'{{"max_seq_length": {said}}}')
+        with pytest.raises(CheckpointError, match=r"max_seq_length is .*, expected a whole number"):
+            pooling_of(folder)
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": null}')
+    assert pooling_of(folder) == Pooling(how="mean")
+
+
 def test_a_step_that_is_not_known_is_refused(tmp_path: Path) -> None:
     folder = sentence_folder(tmp_path, {"pooling_mode_mean_tokens": True}, "Dense")
     with pytest.raises(CheckpointError, match="Dense"):

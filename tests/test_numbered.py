@@ -91,6 +91,14 @@ def test_m2m100_numbers_its_languages_behind_its_pieces(tmp_path: Path) -> None:
         assert ours.token_to_id(f"__{code}__") == theirs.get_lang_id(code)
 
 
+@pytest.mark.parametrize("kind", ["fairseq", ["m2m100"]])
+def test_languages_that_are_no_known_list_are_refused(kind: object, tmp_path: Path) -> None:
+    m2m100_folder(tmp_path)
+    with pytest.raises(CheckpointError, match=r"language_codes .* expected 'm2m100' or 'wmt21'"):
+        tokenizers_of(tmp_path, {"language_codes": kind})
+    assert tokenizers_of(tmp_path, {"language_codes": "m2m100"}) == read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "offset", "said"),
     [

@@ -168,6 +168,24 @@ def test_chat_templates_are_found_wherever_transformers_keeps_them(
     assert load(str(folder)).chat_template == "j"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("chat_template.jinja", b"{{ \xff }}", "chat_template.jinja: not UTF-8 text .byte 3"),
+        ("tokenizer_config.json", b'{"chat_template": ["x"]}', "an entry 'x', expected a name"),
+        ("tokenizer_config.json", b'{"chat_template": [{"name": "default"}]}', "expected a name"),
+    ],
+)
+def test_a_chat_template_that_is_none_is_one_line(
+    name: str, content: bytes, said: str, t5: Path, tmp_path: Path
+) -> None:
+    folder = copied(t5, tmp_path / "chat")
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)
+
+
 def test_weights_packed_by_another_quantiser_are_refused(t5: Path, tmp_path: Path) -> None:
     folder = copied(t5, tmp_path / "gptq")
     config = json.loads((folder / "config.json").read_text())

@@ -82,6 +82,14 @@ class Cursor:
             raise self.fault(f"{what} is not UTF-8") from None
 
 
+def path_of(model: str) -> Path:
+    """What the user wrote as a path, ``~`` spelt out; as it is where that is nobody's home."""
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:
+        return Path(model)
+
+
 def map_file(path: Path) -> memoryview:
     """The file's bytes, mapped, not read. Raises ``CheckpointError`` if there is no such file or
     it is empty."""

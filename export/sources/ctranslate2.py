@@ -9,7 +9,7 @@ from pathlib import Path
 from edgegen.errors import CheckpointError
 
 from ..checkpoint import Checkpoint, Origin
-from .base import fingerprint, map_file, no_revision, read_json
+from .base import fingerprint, map_file, no_revision, path_of, read_json
 from .byte_pairs import mended
 from .ctranslate2_file import read_model
 from .tokenizer_folder import tokenizer_file
@@ -26,13 +26,13 @@ class CTranslate2Source:
     gives: tuple[str, ...] | None = ("whisper",)
 
     def matches(self, model: str) -> bool:
-        path = Path(model).expanduser()
+        path = path_of(model)
         folder = path.parent if path.name == "model.bin" else path
         return bool(parts_of(folder)) and not _is_marian(parts_of(folder)[0])
 
     def load(self, model: str, revision: str | None, cache_dir: Path | None) -> Checkpoint:
         no_revision(model, revision)
-        path = Path(model).expanduser()
+        path = path_of(model)
         folder = path.parent if path.name == "model.bin" else path
         parts = parts_of(folder)
         spec, variables = read_model(folder / "model.bin", _bytes_of(parts))

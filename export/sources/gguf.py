@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgegen.errors import CheckpointError
 
 from ..checkpoint import Array, Blocks, Checkpoint, Origin, TokenizerFiles, Weight
-from .base import check_shapes, fingerprint, map_file, no_revision, one_line
+from .base import check_shapes, fingerprint, map_file, no_revision, one_line, path_of
 from .gguf_blocks import FORMATS, blocks_of
 from .gguf_config import MODEL_TYPES, config_of
 from .gguf_file import Tensor, read_gguf
@@ -35,14 +35,14 @@ class GgufSource:
     gives: tuple[str, ...] | None = tuple(MODEL_TYPES.get(name, name) for name in LAYOUTS)
 
     def matches(self, model: str) -> bool:
-        path = Path(model).expanduser()
+        path = path_of(model)
         if path.is_dir():
             return not (path / "config.json").is_file() and any(path.glob("*.gguf"))
         return path.suffix == ".gguf"
 
     def load(self, model: str, revision: str | None, cache_dir: Path | None) -> Checkpoint:
         no_revision(model, revision)
-        path = gguf_file(Path(model).expanduser())
+        path = gguf_file(path_of(model))
         file = read_gguf(path, map_file(path))
         architecture = str(file.metadata.get("general.architecture"))
         layout = _layout(path, architecture)

@@ -79,7 +79,7 @@ def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[
         if value is None and key in OPTIONAL:
             continue
         if isinstance(value, tuple):  # numbers by layer
-            value = _same(path, f"{architecture}.{key}", cast(tuple[Any, ...], value))
+            value = _same(path, f"{architecture}.{key}", cast(tuple[object, ...], value))
         if not isinstance(value, (int, float)) or not 0 < value < 1 << 31:
             faults.append(f"{architecture}.{key} is {value!r}")
             continue
@@ -101,7 +101,7 @@ def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[
     return values
 
 
-def _same(path: Path, key: str, numbers: tuple[Any, ...]) -> Any:
+def _same(path: Path, key: str, numbers: tuple[object, ...]) -> object:
     """The number of every layer."""
     if len(set(numbers)) > 1:
         raise CheckpointError(

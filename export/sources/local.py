@@ -10,7 +10,7 @@ from typing import Any, cast
 from edgegen.errors import CheckpointError
 
 from ..checkpoint import Checkpoint, Origin
-from .base import fingerprint, no_revision, read_json
+from .base import fingerprint, no_revision, path_of, read_json
 from .sentence_folder import pooling_of
 from .tensor_files import weight_files, weights_of
 from .tokenizer_folder import tokenizers_of
@@ -28,10 +28,10 @@ class LocalSource:
     gives: tuple[str, ...] | None = None
 
     def matches(self, model: str) -> bool:
-        return Path(model).expanduser().is_dir()
+        return path_of(model).is_dir()
 
     def load(self, model: str, revision: str | None, cache_dir: Path | None) -> Checkpoint:
-        folder = Path(model).expanduser()
+        folder = path_of(model)
         no_revision(model, revision)
         checkpoint = checkpoint_of(folder)
         origin = Origin(
@@ -96,13 +96,31 @@ def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
 def _chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text("utf-8")
+        try:
+            return path.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise CheckpointError(
+                f"{path}: not UTF-8 text (byte {error.start}); fetch the file again"
+            ) from None
     template = tokenizer_config.get("chat_template")
     if isinstance(template, list):  # several named templates: transformers uses "default"
-        entries = cast(list[dict[str, str]], template)
-        named = {entry.get("name"): entry.get("template") for entry in entries}
-        return named.get("default")
+        return _default(folder, cast(list[object], template))
     return template if isinstance(template, str) else None
+
+
+def _default(folder: Path, entries: list[object]) -> str | None:
+    for entry in entries:
+        named: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {}
+        name, template = named.get("name"), named.get("template")
+        if not isinstance(name, str) or not isinstance(template, str):
+            raise CheckpointError(
+                f"{folder}: the chat_template of tokenizer_config.json has an entry"
+                f" {str(entry)[:60]!r}, expected a name and a template, both text;"
+                " fetch the file again"
+            )
+        if name == "default":
+            return template
+    return None
 
 
 def _licence(folder: Path) -> str:

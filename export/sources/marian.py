@@ -14,7 +14,7 @@ from typing import Any, cast
 from edgegen.errors import CheckpointError
 
 from ..checkpoint import Checkpoint, Origin, TokenizerFiles, Weight
-from .base import check_shapes, fingerprint, map_file, no_revision, one_line
+from .base import check_shapes, fingerprint, map_file, no_revision, one_line, path_of
 from .marian_file import INTGEMM8, Item, multiplier_of, read_items, weight_of
 from .marian_lexicon import lexicon_file, read_lexicon
 from .sentencepiece_file import tokenizer_of_spm
@@ -53,7 +53,7 @@ class MarianSource:
     gives: tuple[str, ...] | None = ("marian-ssru",)
 
     def matches(self, model: str) -> bool:
-        path = Path(model).expanduser()
+        path = path_of(model)
         if path.is_file():
             return path.suffix == ".bin"
         # With a config.json it is a transformers folder, whose .bin is no Marian file.
@@ -62,7 +62,7 @@ class MarianSource:
 
     def load(self, model: str, revision: str | None, cache_dir: Path | None) -> Checkpoint:
         no_revision(model, revision)
-        path = model_file(Path(model).expanduser())
+        path = model_file(path_of(model))
         items = read_items(path, map_file(path))
         config = config_of(path, items)
         weights, notes = _weights_of(path, items, config)

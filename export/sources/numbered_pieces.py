@@ -46,7 +46,13 @@ def m2m100_tokenizer(folder: Path, said: Mapping[str, Any]) -> dict[str, Tokeniz
     from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
     vocabulary = vocabulary_of(numbers)
-    codes = FAIRSEQ_LANGUAGE_CODES[str(said.get("language_codes") or "m2m100")]
+    kind = said.get("language_codes") or "m2m100"
+    if kind not in list(FAIRSEQ_LANGUAGE_CODES):
+        raise CheckpointError(
+            f"{folder}: language_codes of tokenizer_config.json is {kind!r}, expected"
+            f" {' or '.join(map(repr, FAIRSEQ_LANGUAGE_CODES))}; copy the model's own file"
+        )
+    codes = FAIRSEQ_LANGUAGE_CODES[kind]
     vocabulary |= {f"__{code}__": len(vocabulary) + i for i, code in enumerate(codes)}
     return {"source": _numbered(pieces, vocabulary, {"bos_token": "<s>", **said})}
 

@@ -38,9 +38,22 @@ def pooling_of(folder: Path) -> Pooling | None:
     if "Pooling" not in steps:
         raise CheckpointError(f"{folder}: modules.json has no Pooling, expected one.")
     said = read_json(folder / str(steps["Pooling"].get("path", "")) / "config.json")
-    length = folder / "sentence_bert_config.json"
-    most = read_json(length).get("max_seq_length") if length.is_file() else None
-    return Pooling(how=mode_of(folder, said), unit="Normalize" in steps, max_tokens=int(most or 0))
+    return Pooling(
+        how=mode_of(folder, said), unit="Normalize" in steps, max_tokens=most_tokens(folder)
+    )
+
+
+def most_tokens(folder: Path) -> int:
+    """The longest text in tokens, 0 where nothing says it."""
+    path = folder / "sentence_bert_config.json"
+    most = read_json(path).get("max_seq_length") if path.is_file() else None
+    if most is None:
+        return 0
+    if type(most) is not int or most < 0:
+        raise CheckpointError(
+            f"{path}: max_seq_length is {most!r}, expected a whole number; fetch the file again"
+        )
+    return most
 
 
 def read_modules(path: Path) -> list[dict[str, Any]]:
