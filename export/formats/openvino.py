@@ -11,9 +11,8 @@ import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import ml_dtypes
 import numpy as np
 import onnx
 
@@ -31,6 +30,7 @@ from ..options import ExportOptions
 from ..static import Sizes, grid, key_of, static_cache, static_graph
 from . import ir_file, ir_state
 from .caching import cache_kinds, cache_of, caches_of
+from .narrowing import NARROWED_BYTES, narrowed
 from .onnx import record
 from .onnx_static import Recorder
 from .weight_file import WeightFile
@@ -39,8 +39,6 @@ ov = load_openvino()
 opset13 = ov.opset13
 # Narrower tables (a bias by distance) lose more than they save.
 NARROWEST_ROW = 32
-# Below this a constant is a norm's weight, a mask value or an epsilon: kept in float32.
-NARROWED_BYTES = 65536
 # Activations of a token are quantised to int8 this many at a time, so rows of a call stay
 # independent. The processor's kernels for 8- and 4-bit weights are built around it.
 ACTIVATION_GROUP = 32
@@ -196,19 +194,13 @@ def narrow(model: Any, name: str, options: ExportOptions) -> Any:
     return model
 
 
-def narrow_floats(model: Any, name: str, weight_format: str) -> None:
+def narrow_floats(model: Any, name: str, weight_format: Literal["fp16", "bf16"]) -> None:
     """Replace large float constants by 16-bit ones and a conversion, in place."""
-    half = weight_format == "fp16"
+    kind = ov.Type.f16 if weight_format == "fp16" else ov.Type.bf16
     for node in filter(is_large_float, model.get_ops()):
-        with np.errstate(over="ignore"):
-            values = node.data.astype(np.float16 if half else ml_dtypes.bfloat16)
-        if not np.isfinite(values.astype(np.float32)).all():
-            raise ExportError(
-                f"graph {name}: {node.friendly_name} has values {weight_format} cannot hold; "
-                "use --weight-format fp32 or int8."
-            )
+        values = narrowed(node.data, weight_format, name, node.friendly_name)
         # As bits: OpenVINO's Python side takes bfloat16 arrays for float16 ones.
-        held = ov.Tensor(ov.Type.f16 if half else ov.Type.bf16, ov.Shape(values.shape))
+        held = ov.Tensor(kind, ov.Shape(values.shape))
         held.data.view(np.uint16)[...] = values.view(np.uint16)
         wide = opset13.convert(opset13.constant(held), "f32")
         for target in list(node.output(0).get_target_inputs()):

@@ -17,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from edgegen.graph import Graph, Port
 
 from ..checkpoint import Weight
+from ..formats.narrowing import NARROWED_BYTES, narrowed
 from ..formats.weight_file import WeightFile
 from .base import Ops
 from .specs import Norm
@@ -72,10 +73,12 @@ class OnnxOps(Ops[str]):
         return name
 
     def dense(self, name: str, array: NDArray[np.float32]) -> str:
-        """A dense float parameter; stored in float16 and widened on load when ``half``."""
-        if not self.half or array.nbytes <= 65536:
+        """A dense float parameter; stored in float16 and widened on load when ``half``.
+
+        Raises ``ExportError`` for values float16 cannot hold."""
+        if not self.half or array.nbytes <= NARROWED_BYTES:
             return self.initialiser(name, array)
-        narrow = self.initialiser(f"{name}.half", array.astype(np.float16))
+        narrow = self.initialiser(f"{name}.half", narrowed(array, "fp16", self.graph.name, name))
         key = f"{name}.wide"
         return self.once(key, lambda: self.node("Cast", [narrow], to=TensorProto.FLOAT))
 

@@ -1,0 +1,30 @@
+"""Weights in fewer bits: what a format cannot hold is refused or kept in floats, and said so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny_families import CASES
+
+from edgegen.errors import ExportError
+from edgegen.export.checkpoint import Weight
+from edgegen.export.families import family_of
+from edgegen.export.formats import onnx, openvino
+from edgegen.export.options import ExportOptions
+
+
+def test_values_float16_cannot_hold_are_one_line_in_every_format(tmp_path: Path) -> None:
+    checkpoint = CASES["t5-tied"].make(vocab_size=2000)
+    table = checkpoint.weights["shared.weight"].read().copy()
+    table[3, 3] = 1e6
+    weights = {**checkpoint.weights, "shared.weight": Weight.of(table)}
+    family = family_of(replace(checkpoint, weights=weights))[1]
+    said = ExportOptions(model="tiny", output=tmp_path, weight_format="fp16")
+    line = "^graph encode: shared.weight has values fp16 cannot hold; use"
+    with pytest.raises(ExportError, match=line):
+        onnx.write(family, tmp_path / "onnx", said)
+    with pytest.raises(ExportError, match=line):
+        openvino.write(family, tmp_path / "openvino", replace(said, formats=("openvino",)))
+    onnx.write(family, tmp_path / "wide", replace(said, weight_format="fp32"))
