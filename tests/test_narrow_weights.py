@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx as onnx_package
 import pytest
-from tiny_families import CASES
+from tiny_families import CASES, write_bundle
 
+import edgegen
 from edgegen.errors import ExportError
 from edgegen.export.checkpoint import Weight
 from edgegen.export.families import family_of
 from edgegen.export.formats import onnx, openvino
-from edgegen.export.options import ExportOptions
+from edgegen.export.options import ExportOptions, WeightFormat
+from edgegen.runtime.options import GenerationOptions
 
 
 def test_values_float16_cannot_hold_are_one_line_in_every_format(tmp_path: Path) -> None:
@@ -28,3 +31,21 @@ def test_values_float16_cannot_hold_are_one_line_in_every_format(tmp_path: Path)
     with pytest.raises(ExportError, match=line):
         openvino.write(family, tmp_path / "openvino", replace(said, formats=("openvino",)))
     onnx.write(family, tmp_path / "wide", replace(said, weight_format="fp32"))
+
+
+@pytest.mark.parametrize(
+    ("weight_format", "integer"), [("int8", ()), ("int4", ()), ("int8", ("encode", "decode"))]
+)
+def test_a_width_that_blocks_do_not_divide_keeps_its_matrices_in_floats(
+    weight_format: WeightFormat, integer: tuple[str, ...], tmp_path: Path
+) -> None:
+    at = write_bundle(
+        tmp_path / "b", "t5-tied", weight_format=weight_format, integer=integer, d_model=40
+    )
+    found = onnx_package.load(
+        at / "graphs" / f"onnx-{weight_format}" / "decode.onnx", load_external_data=False
+    )
+    kinds = [node.op_type for node in found.graph.node]
+    assert "FusedMatMul" in kinds  # the output table
+    with edgegen.load(at) as pipeline:
+        assert pipeline.generate("ban dun", GenerationOptions(max_new_tokens=4)).tokens

@@ -76,7 +76,7 @@ class FusedOps(CompanionOps):
 
     def by_table(self, x: str, table: str, bias: str | None) -> str:
         offset = None if bias is None else self.parameter(bias)
-        if self.quantiser is not None:
+        if self.takes(table):
             return self.quantised_product(x, (table,), offset)
         logits = self.contrib("FusedMatMul", [x, self.parameter(table)], 1, transB=1)[0]
         return logits if offset is None else self.add(logits, offset)
