@@ -26,8 +26,9 @@ def choose_variant(
     static = static or limits.static_shapes
     taken = [one for one in found if limits.takes(one) and one.static == static]
     fits = [one for one in taken if precision in (None, one.precision.weight_format)]
-    if not fits and precision == "int4" and component == "encode":  # integer encoders have 8 bits
-        fits = [one for one in taken if one.precision.weight_format == "int8"]
+    if not fits:
+        other = instead(component, precision)
+        fits = [one for one in taken if one.precision.weight_format == other]
     if not fits:
         has = ", ".join(dict.fromkeys(described(variant) for variant in found))
         asked = f" in {precision}" if precision else ""
@@ -61,6 +62,15 @@ def way_out(
         return f"Ask for {here}, or export with --weight-format {precision}"
     options = f"--format {limits.formats[0]}" + " --static" * static
     return f"Export with {options}" + ("" if static else other_cache(limits, found))
+
+
+def instead(component: str, precision: str | None) -> str | None:
+    """What a part is in where it is never in the precision asked for."""
+    if component == "encode" and precision == "int4":  # integer encoders have 8 bits
+        return "int8"
+    if component == "features" and precision not in (None, "fp32"):
+        return "fp32"
+    return None
 
 
 def other_cache(limits: Limits, variants: Sequence[Variant]) -> str:

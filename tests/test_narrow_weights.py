@@ -10,12 +10,15 @@ import pytest
 from tiny_families import CASES, write_bundle
 
 import edgegen
+from edgegen.devices import device_named
 from edgegen.errors import ExportError
 from edgegen.export.checkpoint import Weight
 from edgegen.export.families import family_of
 from edgegen.export.formats import onnx, openvino
-from edgegen.export.options import ExportOptions, WeightFormat
+from edgegen.export.options import ExportOptions, Format, StaticSizes, WeightFormat
+from edgegen.manifest import Precision
 from edgegen.runtime.options import GenerationOptions
+from edgegen.runtime.variants import choose_variant
 
 
 def test_values_float16_cannot_hold_are_one_line_in_every_format(tmp_path: Path) -> None:
@@ -49,3 +52,30 @@ def test_a_width_that_blocks_do_not_divide_keeps_its_matrices_in_floats(
     assert "FusedMatMul" in kinds  # the output table
     with edgegen.load(at) as pipeline:
         assert pipeline.generate("ban dun", GenerationOptions(max_new_tokens=4)).tokens
+
+
+@pytest.mark.parametrize(
+    ("form", "weight_format"), [("onnx", "int8"), ("onnx", "fp16"), ("openvino", "int8")]
+)
+def test_audio_features_are_recorded_in_floats_and_chosen_with_any_precision(
+    form: Format, weight_format: WeightFormat, tmp_path: Path
+) -> None:
+    at = write_bundle(tmp_path / "b", "whisper", formats=(form,), weight_format=weight_format)
+    bundle = edgegen.Bundle.open(at)
+    (features,) = bundle.component("features").variants
+    assert features.precision == Precision(weight_format="fp32", rows="rounding")
+    device = device_named({"onnx": "ort-cpu", "openvino": "ov-cpu"}[form])
+    for part in ("features", "encode", "decode"):
+        chosen = choose_variant(bundle, part, device, weight_format)
+        assert chosen in bundle.component(part).variants
+    with pytest.raises(edgegen.BundleError, match="decode in int4"):
+        choose_variant(bundle, "decode", device, "int4")
+
+
+def test_features_of_fixed_sizes_are_recorded_in_floats(tmp_path: Path) -> None:
+    sizes = StaticSizes(source=(8,), cache=(16,), tokens=(1, 4))
+    at = write_bundle(tmp_path / "b", "whisper", static=sizes, weight_format="fp16")
+    found = edgegen.Bundle.open(at)
+    kinds = [one.precision.weight_format for one in found.component("features").variants]
+    assert kinds == ["fp32", "fp32"]
+    assert {one.precision.weight_format for one in found.component("decode").variants} == {"fp16"}

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgegen.errors import ExportError
+from edgegen.manifest import Precision
 
 # Up to this a constant is a norm's weight, a mask value or an epsilon: kept in float32.
 NARROWED_BYTES = 65536
+# Audio features keep float32 whatever is asked for.
+FEATURES = Precision(weight_format="fp32", rows="rounding")
 DTYPES: dict[str, Any] = {"fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
 

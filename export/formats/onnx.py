@@ -29,6 +29,7 @@ from ..quantisers import QUANTISERS
 from ..quantisers.base import Quantiser
 from . import onnx_static
 from .caching import cache_kinds, cache_of, caches_of
+from .narrowing import FEATURES
 from .row_scales import check_rows, row_scales
 from .weight_file import WeightFile
 
@@ -119,7 +120,7 @@ class Graphs:
         held: MemoryFormat = "fp32" if scales is None else "int8"
         return Variant(
             format="onnx",
-            precision=precision_of(options, self.quantiser, head),
+            precision=FEATURES if dense else precision_of(options, self.quantiser, head),
             graph=graph,
             file=f"graphs/{self.folder.name}/{file_of(key)}",
             weights=(f"graphs/{self.folder.name}/weights.data",),
@@ -146,6 +147,8 @@ class Graphs:
             (self.folder / file_of("decode-calibration")).unlink()
 
     def counted(self, variant: Variant) -> Variant:
+        if variant.graph.name == "features":
+            return variant
         precision = precision_of(self.options, self.quantiser, variant.precision.head)
         if variant.lowering == RowProducts.lowering:
             precision = msgspec.structs.replace(

@@ -17,6 +17,7 @@ from ..ops.onnx_ops import value_info
 from ..ops.static_ops import StaticOps
 from ..options import ExportOptions
 from ..static import Sizes, grid, key_of, static_cache, static_graph
+from .narrowing import FEATURES
 from .weight_file import WeightFile
 
 FORMATS = ("fp32", "fp16", "qdq")
@@ -41,6 +42,7 @@ def write(
 
     qdq, half = options.weight_format == "qdq", options.weight_format == "fp16"
     ready = quantised(family, folder, file, weights, options) if qdq else {}
+    precision = Precision(weight_format=options.weight_format, rows="rounding")
     found: dict[str, Variant] = {}
     for name in family.graph_names():
         recorder = Recorder(family, name, weights, file, half=half and name != "features")
@@ -53,12 +55,12 @@ def write(
             onnx.save(recorder.model(graph, sizes), path)
             found[key] = Variant(
                 format="onnx",
-                precision=Precision(weight_format=options.weight_format, rows="rounding"),
+                precision=FEATURES if name == "features" else precision,
                 graph=graph,
                 file=f"graphs/{folder.name}/{path.name}",
                 weights=(f"graphs/{folder.name}/{file.path.name}",),
                 cache=static_cache(family, name),
-                lowering="qdq" if qdq else StaticOps.lowering,
+                lowering="qdq" if name in ready else StaticOps.lowering,
                 buckets=sizes,
             )
     return found

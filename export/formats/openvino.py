@@ -30,7 +30,7 @@ from ..options import ExportOptions
 from ..static import Sizes, grid, key_of, static_cache, static_graph
 from . import ir_file, ir_state
 from .caching import cache_kinds, cache_of, caches_of
-from .narrowing import NARROWED_BYTES, narrowed
+from .narrowing import FEATURES, NARROWED_BYTES, narrowed
 from .onnx import record
 from .onnx_static import Recorder
 from .weight_file import WeightFile
@@ -85,9 +85,7 @@ def write(family: Family, folder: Path, options: ExportOptions) -> dict[str, Var
     return {
         key: Variant(
             format="openvino",
-            precision=Precision(weight_format="fp32", rows="rounding")
-            if graph.name == "features"
-            else precision,
+            precision=FEATURES if graph.name == "features" else precision,
             graph=graph,
             file=f"graphs/{folder.name}/{file_of(key)}",
             weights=(f"graphs/{folder.name}/{file.path.name}",),
