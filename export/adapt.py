@@ -112,15 +112,26 @@ def adapt(options: AdaptOptions, progress: Progress | None = None) -> Checkpoint
             )
     made = start_of(options.target, Sides(encoder=encoder, decoder=source))
     say(f"writing the {UNTRAINED}: {options.target}")
+    try:
+        _write(made, output, options.dtype)
+    except OSError as error:
+        raise ExportError(
+            f"{output}: cannot be written ({error.strerror or error}); make room or name another "
+            "folder."
+        ) from None
+    return made
+
+
+def _write(made: Checkpoint, output: Path, dtype: Dtype) -> None:
+    """The whole folder or nothing."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as temporary:
         folder = Path(temporary) / "whole"
-        write_folder(made, folder, options.dtype, card_of(made))
+        write_folder(made, folder, dtype, card_of(made))
         write_json(folder / NOTES_FILE, {"notes": list(made.origin.notes)})
         if output.exists():
             output.rmdir()
         folder.rename(output)
-    return made
 
 
 def causal_of(model: str, options: AdaptOptions, target: Target) -> Checkpoint:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from .checkpoint import Checkpoint, Weight
+from .sources.base import one_line
+from .sources.tokenizer_folder import BYTES
 
 Dtype = Literal["bf16", "fp32"]
 DTYPES: Mapping[Dtype, torch.dtype] = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -27,8 +30,12 @@ def write_folder(checkpoint: Checkpoint, folder: Path, dtype: Dtype, card: str) 
     write_json(folder / "generation_config.json", checkpoint.generation)
     files = checkpoint.tokenizers.get("source")
     if files is not None:
-        (folder / "tokenizer.json").write_bytes(files.data)
-        said = {"tokenizer_class": "PreTrainedTokenizerFast", **checkpoint.tokenizer_config}
+        fast = files.kind == "tokenizers"
+        if fast:
+            (folder / "tokenizer.json").write_bytes(files.data)
+        # ByT5's bytes need no file, only their name.
+        kind = "PreTrainedTokenizerFast" if fast else BYTES
+        said = {"tokenizer_class": kind, **checkpoint.tokenizer_config}
         write_json(folder / "tokenizer_config.json", said)
     head = f"---\nlicense: {checkpoint.origin.licence}\n---\n\n"
     (folder / "README.md").write_text(head + card, encoding="utf-8")
@@ -40,6 +47,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_weights(weights: Mapping[str, Weight], folder: Path, dtype: torch.dtype) -> None:
+    """Safetensors and, of several, their index. Raises ``OSError`` where they cannot be written."""
     parts = list(shards(weights, dtype.itemsize))
     table: dict[str, str] = {}
     for i, names in enumerate(parts, 1):
@@ -48,7 +56,10 @@ def write_weights(weights: Mapping[str, Weight], folder: Path, dtype: torch.dtyp
         # Copies: a file may not hold one tensor under two names.
         arrays = ((name, weights[name].read()) for name in names)
         tensors = {name: torch.from_numpy(array).to(dtype, copy=True) for name, array in arrays}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        try:
+            save_file(tensors, folder / file, metadata={"format": "pt"})
+        except SafetensorError as error:  # its own, whatever the disk said
+            raise OSError(None, one_line(error), file) from None
         table |= dict.fromkeys(names, file)
     if len(parts) > 1:
         size = sum(math.prod(weight.shape) for weight in weights.values()) * dtype.itemsize

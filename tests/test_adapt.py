@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,29 @@ def test_what_cannot_be_begun_is_said_before_anything_is_written(tmp_path: Path)
     fails(ExportError, "not an empty folder", source=two, output=tmp_path / "two")
     fails(ExportError, "unknown target", source=two, target="t5gemma3")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small", "three", "two"]
+
+
+def test_a_byte_tokenizer_is_one_in_the_folder_too(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    adapt(AdaptOptions(source="random:decoder-only-tiny", target="t5gemma2", output=folder))
+    assert not (folder / "tokenizer.json").exists()
+    assert load(str(folder)).tokenizers == load("random:decoder-only-tiny").tokenizers
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer("aé").input_ids == [97 + 3, 0xC3 + 3, 0xA9 + 3, 1]
+
+
+def test_what_the_disk_does_not_hold_is_one_line_and_nothing_is_left(tmp_path: Path) -> None:
+    causal(tmp_path / "two", "t5gemma")
+    options = AdaptOptions(source=str(tmp_path / "two"), target="t5gemma", output=tmp_path / "out")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for most in (100_000, 10):  # the weights are larger, and everything is
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+        try:
+            with pytest.raises(ExportError, match=r"out: cannot be written \(.*File too large"):
+                adapt(options)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert [path.name for path in tmp_path.iterdir()] == ["two"]
 
 
 PROMPTS = (

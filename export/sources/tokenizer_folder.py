@@ -20,6 +20,7 @@ SLOW_FILES = (
     "vocab.json",
     "vocab.txt",
 )
+BYTES = "ByT5Tokenizer"
 BYTES_OFFSET = 3  # ByT5: pad, eos and unk come before the byte values (arXiv:2105.13626)
 
 
@@ -37,7 +38,7 @@ def tokenizer_of(folder: Path, tokenizer_config: Mapping[str, Any]) -> Tokenizer
     """tokenizer.json as it is, a slow tokenizer converted, or ByT5's bytes.
 
     Raises ``CheckpointError`` when the folder has none or it cannot be read."""
-    if tokenizer_config.get("tokenizer_class") == "ByT5Tokenizer":
+    if tokenizer_config.get("tokenizer_class") == BYTES:
         return TokenizerFiles(kind="bytes", offset=BYTES_OFFSET)
     path = folder / "tokenizer.json"
     if path.is_file():
