@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx as onnx_package
 import pytest
 from tiny_families import CASES, write_bundle
+from tiny_words import WORDS, tokenizer
 
 import edgegen
 from edgegen.devices import device_named
@@ -79,3 +80,27 @@ def test_features_of_fixed_sizes_are_recorded_in_floats(tmp_path: Path) -> None:
     kinds = [one.precision.weight_format for one in found.component("features").variants]
     assert kinds == ["fp32", "fp32"]
     assert {one.precision.weight_format for one in found.component("decode").variants} == {"fp16"}
+
+
+LONG = " ".join(WORDS[:60])
+SHORT = " ".join(WORDS[:21])
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [("gpt2", (SHORT,)), ("gpt2", (LONG,)), ("bart", (SHORT,)), ("bart", (SHORT, "ban"))],
+)
+def test_calibration_ends_at_the_last_position(
+    name: str, texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    """``SHORT`` fits, but not what would be written behind it, or hidden behind the source."""
+    said = {"n_positions": 24} if name == "gpt2" else {"max_position_embeddings": 24}
+    made = replace(CASES[name].make(**said), tokenizers={"source": tokenizer(end=name == "bart")})
+    family = family_of(made)[1]
+    sizes = StaticSizes(source=(24,), cache=(16,), tokens=(1, 4))
+    coded = ExportOptions(model="tiny", output=tmp_path, calibration=texts, kv_cache="int8")
+    found = onnx.write(family, tmp_path / "coded", coded)
+    assert found["decode"].cache.held == "int8"
+    qdq = replace(coded, kv_cache="fp32", weight_format="qdq", static=sizes)
+    found = onnx.write(family, tmp_path / "qdq", qdq)
+    assert any(one.lowering == "qdq" for one in found.values())

@@ -33,9 +33,9 @@ from ..checkpoint import Weight
 from ..families.base import Family
 from ..ops.static_ops import QdqOps, StaticOps
 from ..options import ExportOptions
-from ..parity import inputs_of
 from ..static import static_cache
 from ..stepper import Stepper, memory_of
+from .calibration import inputs_within, padding_within
 from .onnx_static import Recorder
 from .weight_file import WeightFile
 
@@ -163,21 +163,25 @@ def calibrated(
         sessions[name] = Heard(device.compile(path, variants[name], DeviceOptions()))
     try:
         for text in texts:
-            source, prompt = inputs_of(family, text)
-            memory = memory_of(sessions, source, PADDING) if "encode" in sessions else {}
-            _answer(Stepper(sessions["decode"], variants["decode"], memory), prompt)
+            source, prompt = inputs_within(family, text, TOKENS)
+            padding = padding_within(family, source, PADDING)
+            memory = memory_of(sessions, source, padding) if "encode" in sessions else {}
+            stepper = Stepper(sessions["decode"], variants["decode"], memory)
+            most = len(prompt) + TOKENS + max(CALLS)
+            _answer(stepper, prompt, family.generation().max_positions or most)
     finally:
         for session in sessions.values():
             session.close()
     return {name: session.calls for name, session in sessions.items()}
 
 
-def _answer(stepper: Stepper, prompt: Sequence[int]) -> None:
-    """The prompt, then greedy tokens, with calls of several rows among them that do not stand."""
+def _answer(stepper: Stepper, prompt: Sequence[int], most: int) -> None:
+    """The prompt, then greedy tokens, with calls of several rows among them that do not stand;
+    ``most`` positions there are."""
     row = stepper.decode(prompt)[-1]
-    for at in range(TOKENS):
+    for at in range(min(TOKENS, most - stepper.length)):
         token = int(row.argmax())
-        rows = CALLS[at % len(CALLS)]
+        rows = min(CALLS[at % len(CALLS)], most - stepper.length)
         if rows > 1:
             stepper.decode([token] * rows, stand=False)
         row = stepper.decode([token])[-1]

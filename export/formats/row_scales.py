@@ -15,8 +15,8 @@ from edgegen.manifest import Variant
 from ..families.base import Family
 from ..ops.coded_rows import RowScales
 from ..ops.memory_ops import LARGEST_CODE
-from ..parity import inputs_of
 from ..stepper import Stepper, memory_of
+from .calibration import inputs_within
 
 # Tokens written behind a prompt, and by how much numbers may outgrow the largest then seen.
 TOKENS, MARGIN = 48, 1.5
@@ -56,7 +56,7 @@ def row_scales(
     largest: dict[str, NDArray[np.float32]] = {}
     try:
         for text in texts:
-            source, prompt = inputs_of(family, text)
+            source, prompt = inputs_within(family, text, TOKENS)
             memory = memory_of(sessions, source) if "encode" in sessions else {}
             most = family.generation().max_positions or len(prompt) + TOKENS
             rows = min(len(prompt) + TOKENS, most)
