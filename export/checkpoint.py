@@ -64,6 +64,11 @@ class Weight:
             origin=origin or str(array.dtype),
         )
 
+    @classmethod
+    def coded(cls, shape: tuple[int, ...], blocks: Callable[[], Blocks], origin: str) -> Weight:
+        """A matrix in the codes of its source."""
+        return cls(shape, lambda: blocks().dense(), blocks=blocks, origin=origin)
+
     def equals(self, other: Weight) -> bool:
         """Whether the values are the same: a tied table under another name."""
         return self is other or (

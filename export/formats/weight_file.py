@@ -26,7 +26,6 @@ class WeightFile:
         self.path = path
         self._file = path.open("wb")
         self._places: dict[bytes, tuple[int, int]] = {}
-        self.unique_bytes = 0
 
     def tensor(self, name: str, array: NDArray[Any]) -> TensorProto:
         """An initialiser: inline when small, else a reference into this file."""
@@ -52,7 +51,6 @@ class WeightFile:
             self._file.write(b"\0" * (-self._file.tell() % align))
             self._places[key] = (self._file.tell(), len(data))
             self._file.write(data)
-            self.unique_bytes += len(data)
         return self._places[key]
 
     def flush(self) -> None:

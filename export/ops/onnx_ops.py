@@ -26,11 +26,11 @@ OPSET, IR_VERSION = 21, 10
 UNARY = {
     name: name.capitalize()
     for name in (
-        "neg", "abs", "relu", "sigmoid", "tanh", "erf", "sqrt", "exp", "log", "cos", "sin",
+        "neg", "abs", "relu", "sigmoid", "tanh", "erf", "sqrt", "log", "cos", "sin",
     )
 }  # fmt: skip
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min",
-          "greater": "Greater", "less_equal": "LessOrEqual", "pow": "Pow"}  # fmt: skip
+          "greater": "Greater", "less_equal": "LessOrEqual"}  # fmt: skip
 
 
 class OnnxOps(Ops[str]):

@@ -42,11 +42,11 @@ class Primitives(ABC, Generic[V]):
 
     @abstractmethod
     def unary(self, kind: str, x: V) -> V:
-        """relu, sigmoid, tanh, erf, sqrt, exp, log, cos, sin, neg, abs."""
+        """relu, sigmoid, tanh, erf, sqrt, log, cos, sin, neg, abs."""
 
     @abstractmethod
     def binary(self, kind: str, x: V, y: V) -> V:
-        """add, sub, mul, div, max, min, greater, less_equal, pow."""
+        """add, sub, mul, div, max, min, greater, less_equal."""
 
     @abstractmethod
     def matmul(self, x: V, y: V) -> V: ...

@@ -105,7 +105,7 @@ class FeedForward:
 
 @dataclass(frozen=True, kw_only=True)
 class RelativeBias:
-    """T5's bias by clamped distance (arXiv 1910.10683). ``table`` names ``[heads, distances]`` over
+    """T5's bias by clamped distance (arXiv 1910.10683). ``table`` names ``[distances, heads]`` over
     distances ``-reach .. reach`` of key position minus query position."""
 
     table: str

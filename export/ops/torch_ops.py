@@ -24,7 +24,6 @@ UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "erf": torch.erf,
     "sqrt": torch.sqrt,
-    "exp": torch.exp,
     "log": torch.log,
     "cos": torch.cos,
     "sin": torch.sin,
@@ -40,7 +39,6 @@ BINARY: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "min": torch.minimum,
     "greater": torch.gt,
     "less_equal": torch.le,
-    "pow": torch.pow,
 }
 
 

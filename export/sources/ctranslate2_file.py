@@ -5,7 +5,6 @@ The layout follows CTranslate2's own writer (python/ctranslate2/specs/model_spec
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -116,12 +115,8 @@ def weight_of(variable: Variable, scale: Variable | None, rows: slice, path: Pat
         )
     if variable.dtype is np.int8 and len(variable.shape) == 2:
         blocks = partial(_int8, variable, scale, rows)
-        return Weight(shape, _dense(blocks), blocks=blocks, origin=name)
+        return Weight.coded(shape, blocks, name)
     return Weight(shape, partial(_scaled, variable, scale, rows), origin=name)
-
-
-def _dense(blocks: Callable[[], Blocks]) -> Callable[[], Array]:
-    return lambda: blocks().dense()
 
 
 def _floats(variable: Variable, rows: slice) -> Array:

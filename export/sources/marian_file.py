@@ -6,7 +6,6 @@ padding, then the data in the order of the headers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -98,16 +97,12 @@ def weight_of(item: Item) -> Weight:
     if item.kind == INTGEMM8:
         blocks = partial(_blocks, item)
         shape = item.shape if item.name == NOT_TRANSPOSED else item.shape[::-1]
-        return Weight(shape, _dense(blocks), blocks=blocks, origin="intgemm8")
+        return Weight.coded(shape, blocks, "intgemm8")
     if item.shape[0] == 1:
         return Weight((prod(item.shape),), partial(_vector, item))
     turned = item.name != NOT_TRANSPOSED
     shape = item.shape[::-1] if turned else item.shape
     return Weight(shape, partial(_matrix, item, turned))
-
-
-def _dense(blocks: Callable[[], Blocks]) -> Callable[[], Array]:
-    return lambda: blocks().dense()
 
 
 def _vector(item: Item) -> Array:

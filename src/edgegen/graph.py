@@ -60,10 +60,6 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InputError(f"graph {self.name}: {'; '.join(faults)}.")
         return sizes
 
-    def output_shapes(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...] | None]:
-        """Shapes of the outputs once free dimensions are known; None where they are not."""
-        return {port.name: resolve(port.shape, sizes) for port in self.outputs}
-
 
 def resolve(shape: tuple[Dim, ...], sizes: Mapping[str, int]) -> tuple[int, ...] | None:
     """A shape as integers, or None when a named dimension has no size yet."""
