@@ -183,8 +183,9 @@ def _open(path: str | Path, name: str) -> BinaryIO:
     """Opened here, not by name: libsndfile would trust the suffix over the content."""
     try:
         return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"{name}: cannot be opened ({error.strerror}).") from error
+    except (OSError, ValueError) as error:  # ValueError: what is no path at all
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{name}: cannot be opened ({why}).") from error
 
 
 def _check_chunks(log: str, name: str) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .options import EarlyStopping
 
 RUNNING = Cut(0)
+# Scores divided by more, or by less than one part of it, are no numbers that differ.
+FAR = 1e30
 
 
 class BeamOptions(Protocol):
@@ -119,7 +121,7 @@ class BeamSearch(Generation):
 
     def begin(self, prompt: Sequence[int], source: Sequence[int]) -> None:
         self._prompt = list(prompt)
-        self._said = LogProbabilities(HistoryBuffer(prompt, source), self.filters)
+        self._said = LogProbabilities(HistoryBuffer(prompt, source or prompt), self.filters)
         self._step = 0
         root = Beam((), np.float32(0), -1)
         self._groups = [Group([root]) for _ in range(self.options.num_beam_groups)]
@@ -280,7 +282,7 @@ class BeamSearch(Generation):
         group.fallen = max(every, key=lambda text: text.score, default=None)
 
     def _hypothesis(self, beam: Beam, cut: Cut) -> Hypothesis:
-        score = beam.score / np.float32(len(beam.tokens) ** self.options.length_penalty)
+        score = beam.score / np.float32(self._scale(len(beam.tokens)))
         return Hypothesis(tokens=beam.tokens, score=float(score), cut=cut, logprobs=beam.logprobs)
 
     def _improvable(self, group: Group, going: Sequence[Candidate]) -> bool:
@@ -294,8 +296,16 @@ class BeamSearch(Generation):
         if options.early_stopping == "never" and options.length_penalty > 0:
             length = self.max_new_tokens
         hopes = [float(one.beam.score) for one in going if not one.hopeless]
-        best = max(hopes, default=-np.inf) / float(length**options.length_penalty)
+        best = max(hopes, default=-np.inf) / self._scale(length)
         return best > group.finished[-1].score
+
+    def _scale(self, length: int) -> float:
+        """What scores are divided by, as far as float32 can."""
+        try:
+            found = float(length**self.options.length_penalty)
+        except OverflowError:
+            found = FAR
+        return min(max(found, 1 / FAR), FAR)
 
     def _end(self) -> Turn:
         every = [text for group in self._groups for text in group.finished]

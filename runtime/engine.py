@@ -328,6 +328,13 @@ class Engine:
         """This bundle's part of the folder: what was learned of one target is not another's."""
         if options.draft_store is None:
             return None
+        try:
+            options.draft_store.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"draft store {options.draft_store}: no folder can be made there "
+                f"({error.strerror}); name another."
+            ) from error
         return options.draft_store / self.decode_sha256()[:16]
 
     def decode_sha256(self) -> str:

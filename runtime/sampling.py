@@ -32,6 +32,8 @@ Row = NDArray[np.float32]  # logits [V]
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+# Colder than this is as greedy as can be, and float32 cannot divide by much less.
+COLDEST = 1e-30
 # What noise is used for. Different uses are independent at the same seed and position.
 CHOOSE, ACCEPT, RESIDUAL, DRAFT = range(4)
 
@@ -39,6 +41,14 @@ _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _BLOCK = 64
+
+
+class AllForbidden(InputError):
+    """A row that leaves no token."""
+
+
+class NoNumber(DeviceError):
+    """A row whose largest logit is no number."""
 
 
 class Distribution(NamedTuple):
@@ -108,7 +118,9 @@ class Sampling:
         """Ids that stay [s], ascending, and their logits over the temperature [s]."""
         top = float(logits.max())
         check_top(top)
-        scores = logits if self.temperature == 1 else logits / np.float32(self.temperature)
+        scores = (
+            logits if self.temperature == 1 else logits / np.float32(max(self.temperature, COLDEST))
+        )
         if self.top_k:
             ids = top_ids(scores, self.top_k)
         elif self.top_p == 1 and self.min_p > 0:
@@ -247,15 +259,15 @@ def _nucleus(scores: Row, top_p: float) -> NDArray[np.bool_]:
 
 
 def check_top(top: float) -> None:
-    """Raises ``InputError`` or ``DeviceError`` when the largest logit of a row is no number."""
+    """Raises ``AllForbidden`` or ``NoNumber`` when the largest logit of a row is none."""
     if math.isfinite(top):
         return
     if top == -math.inf:
-        raise InputError(
+        raise AllForbidden(
             "next token: every token is forbidden; relax suppress, bad_words, "
             "no_repeat_ngram_size or min_new_tokens."
         )
-    raise DeviceError(
+    raise NoNumber(
         f"next token: the largest logit is {top}, expected a finite number; "
         "run the bundle on another device or in fp32."
     )

@@ -5,18 +5,21 @@ The draft is a tree; a chain and the empty draft (plain decoding) are special ca
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edgegen.errors import EdgegenWarning
+
 from .budget import Budget, Facts, Fixed
 from .decoder import Scores
-from .drafters.base import Context, Drafter, Rows, learns
+from .drafters.base import Context, Drafter, Learner, Rows, learns
 from .filters import LogitsFilter
 from .generation import Feed, Generation, Target, Turn
 from .history import HistoryBuffer
 from .layout import decided, spine_first
 from .margin import Call, Margin
-from .sampling import Sampler, TokenScore, log_probabilities
+from .sampling import AllForbidden, NoNumber, Sampler, TokenScore, log_probabilities
 from .stopping import Stopping
 from .verify import Draft, LogitRows, Verdict, Verifier
 
@@ -49,7 +52,8 @@ class SpeculativeDecoding(Generation):
 
     def begin(self, prompt: Sequence[int], source: Sequence[int]) -> None:
         self._tokens, self._source = list(prompt), source
-        self._history = HistoryBuffer(prompt, source)
+        # Without an encoder the prompt is the source that rules look at, as in transformers.
+        self._history = HistoryBuffer(prompt, source or prompt)
         self._said, self._left = None, ()
         self._margin = Margin(self.noise, self.target, len(prompt)) if self.noise else None
 
@@ -93,7 +97,7 @@ class SpeculativeDecoding(Generation):
             )
         )
         if cut.reason is not None and learns(self.drafter):
-            self.drafter.save()
+            self._keep_learnt(self.drafter)
         reruns, flips = self._margin.counts() if self._margin else (0, 0)
         return Turn(
             tokens=tuple(new),
@@ -105,8 +109,25 @@ class SpeculativeDecoding(Generation):
             flips=flips,
         )
 
+    @staticmethod
+    def _keep_learnt(drafter: Learner) -> None:
+        """A disk that is full costs what was learned, not the text."""
+        try:
+            drafter.save()
+        except OSError as error:
+            told = f"what the drafter learned of this text was not kept ({error})."
+            warnings.warn(told, EdgegenWarning, stacklevel=2)
+
     def _verify(self, rows: LogitRows) -> Verdict:
-        draft = self._draft
+        try:
+            return self._verified(self._draft, rows)
+        except (AllForbidden, NoNumber):
+            if not self._draft.tokens:
+                raise
+            # The row may lie behind the text's end, where plain decoding never comes.
+            return self._verified(NOTHING, rows)
+
+    def _verified(self, draft: Draft, rows: LogitRows) -> Verdict:
         if self._margin is not None:
             fed = self._fed
             call = Call(self._tokens, self._base, fed.tokens, fed.parents, fed.first_row)

@@ -57,6 +57,8 @@ class Writer:
     def _end(self, text_length: int | None) -> None:
         self._catch_up()
         self._text += self._stream.finish()
+        if text_length is None and self._stop is not None:  # half a character was held back
+            text_length = self._stop.find(self._text)
         if text_length is not None:
             self._text = self._text[:text_length]
         self._stop = None  # nothing can become a stop string any more
