@@ -26,6 +26,9 @@ UNCALIBRATED = (
 )
 # Rounding is taken to be so many times what was seen, and this where nothing was looked at.
 SAFETY, UNSEEN = 8.0, 1e-4
+# What one code of an activation that tips over moves a logit by, at least: the gate's few calls may
+# have had none (7e-7 was seen, and 5e-3 later).
+TIPPED = 5e-3
 # Source tokens a calibration pretends to have read.
 SOURCE = 48
 
@@ -73,7 +76,8 @@ class Speculation:
 
 def noise_of(engine: Engine, options: GenerationOptions) -> float:
     """What other rows of a call may change a logit by, as a share of its row's largest; 0 where
-    rows are independent bit for bit. Some times what was seen when the bundle was checked."""
+    rows are independent bit for bit. Some times what was seen when the bundle was checked, or what
+    activations in 8 bits may do at any time."""
     variant = engine.variants["decode"]
     if rows_of(engine) == "bit":
         return 0.0
@@ -85,8 +89,10 @@ def noise_of(engine: Engine, options: GenerationOptions) -> float:
         and found.weight_format == variant.precision.weight_format
         and not found.skipped
     ]
+    coded = variant.format == "onnx" and variant.precision.weight_format in ("int8", "int4")
+    least = TIPPED if coded and engine.device.limits.equal_rows else 0.0
     penalty = options.rules(engine.manifest.generation).repetition_penalty
-    return SAFETY * max(penalty, 1.0 / penalty) * max(seen, default=UNSEEN)
+    return SAFETY * max(penalty, 1.0 / penalty) * max(least, max(seen, default=UNSEEN))
 
 
 def rows_of(engine: Engine) -> RowIndependence:

@@ -21,7 +21,7 @@ from edgegen.runtime.engine import Engine
 from edgegen.runtime.generation import Step
 from edgegen.runtime.options import GenerationOptions
 from edgegen.runtime.result import Pass, Timings
-from edgegen.runtime.speculation import noise_of
+from edgegen.runtime.speculation import SAFETY, TIPPED, noise_of
 from edgegen.runtime.stopping import Cut
 
 DRAFTERS = ("lookup", "recycling", "trigram")
@@ -134,6 +134,27 @@ def test_a_bundle_whose_rows_are_equal_computes_nothing_again(
     assert noise_of(engine, GenerationOptions()) > 0
     with taken_for_equal(engine):
         assert noise_of(engine, GenerationOptions()) == 0.0
+
+
+@pytest.mark.parametrize(("format", "weight_format"), [("onnx", "int8"), ("openvino", "fp32")])
+def test_activations_in_codes_may_move_more_than_was_seen(
+    rounded: Callable[[str], Rounded], format: str, weight_format: str
+) -> None:
+    """The gate's calls may have tipped no code over; floats move by what was seen."""
+    engine = rounded("int8").engine
+    variant, manifest = engine.variants["decode"], engine.manifest
+    held: dict[str, Any] = {"format": format, "weight_format": weight_format}
+    precision = msgspec.structs.replace(variant.precision, weight_format=weight_format)
+    seen = Parity(**held, rows_error=1e-7)
+    engine.manifest = msgspec.structs.replace(manifest, parity=(seen,))
+    engine.parts.variants["decode"] = msgspec.structs.replace(
+        variant, format=format, precision=precision
+    )
+    try:
+        least = TIPPED if format == "onnx" else 1e-7
+        assert noise_of(engine, GenerationOptions()) == SAFETY * least
+    finally:
+        engine.manifest, engine.parts.variants["decode"] = manifest, variant
 
 
 def test_users_are_told_of_reruns_and_flips() -> None:
