@@ -62,7 +62,8 @@ def condition_of(
     """What must be so of a text of at most ``most`` tokens, None where nothing must."""
     rules = forced_words(options.force_words, encode)
     if options.condition is not None:
-        rules += read_rules(options.condition, Limits(most=most, ends=defaults.end))
+        limits = Limits(most=most, ends=defaults.end, vocabulary=engine.manifest.vocabulary)
+        rules += read_rules(options.condition, limits)
     if not rules:
         return None
     trained = trained_for(engine, options)

@@ -22,12 +22,18 @@ Tokens = Sequence[int]
 RUN, REPEATED = 3, 0.2
 
 
+# Ids of more are no vocabulary's.
+DIGITS = 9
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What bounds a text: its most tokens, and those that end it."""
+    """What bounds a text: its most tokens, those that end it, and how many there are (0 where that
+    is not known yet)."""
 
     most: int
     ends: Collection[int] = ()
+    vocabulary: int = 0
 
 
 class Rule(Protocol):
@@ -167,6 +173,10 @@ class Contains:
         words = argument.split(",")
         if not all(word.isdecimal() for word in words):
             raise ValueError("takes token ids, e.g. 12,57")
+        most = limits.vocabulary or 10**DIGITS
+        for word in words:
+            if len(word.lstrip("0")) > DIGITS or int(word) >= most:
+                raise ValueError(f"has token {word[:20]}, and ids are below {most}")
         return cls((tuple(map(int, words)),))
 
     def holds(self, tokens: Tokens) -> bool:

@@ -270,6 +270,8 @@ def is_batch(source: object) -> bool:
     items = cast(Sequence[object], source)
     if not items:
         return True
+    if isinstance(items[0], np.ndarray) and items[0].ndim:
+        return True
     return not isinstance(items[0], int | float | Mapping) and not hasattr(items[0], "__index__")
 
 

@@ -297,6 +297,7 @@ def test_a_text_that_cannot_hold_is_given_with_a_score_that_says_so(pipelines: P
         ({"condition": "length:50-"}, "more tokens than the 12"),
         ({"condition": "length:5"}, "length takes MIN-MAX"),
         ({"condition": "contains:word"}, "token ids"),
+        ({"condition": "contains:" + "9" * 5000}, "has token 99999999999999999999, and ids are"),
         ({"condition": "not-empty:3"}, "takes nothing"),
         ({"condition": "not-repetitive:2"}, "a share from 0"),
         ({"condition": ""}, "condition must be"),

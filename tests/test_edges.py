@@ -151,6 +151,26 @@ def test_a_full_disk_costs_what_was_learned_and_not_the_text(
     assert found.tokens == t5.generate(SOURCE, options.with_changes(draft="none")).tokens
 
 
+def test_a_word_beyond_the_vocabulary_is_told(t5: Pipeline) -> None:
+    options = GenerationOptions(num_beams=2, max_new_tokens=8, condition="contains:99999")
+    with pytest.raises(InputError, match=f"has token 99999, and ids are below {VOCABULARY}"):
+        t5.generate("badu kin", options)
+
+
+def test_a_list_of_arrays_is_a_batch(t5: Pipeline, tmp_path: Path) -> None:
+    options = GenerationOptions(draft="none", max_new_tokens=5)
+    waves = [np.sin(np.arange(n) * 0.05).astype(np.float32) for n in (16000, 30000)]
+    with edgegen.load(write_bundle(tmp_path / "whisper", "whisper")) as pipeline:
+        found = pipeline.generate(waves, options)
+        assert [one.tokens for one in found] == [
+            pipeline.generate(wave, options).tokens for wave in waves
+        ]
+    parts = (SOURCE, SOURCE[3:])
+    alone = [t5.generate(part, options).tokens for part in parts]
+    together = t5.generate([np.array(part) for part in parts], options)
+    assert [one.tokens for one in together] == alone
+
+
 def test_names_that_are_no_path_are_told(tmp_path: Path) -> None:
     with edgegen.load(write_bundle(tmp_path / "whisper", "whisper")) as pipeline:
         for name in ("talk\x00.wav", "talk\ud800.wav"):
