@@ -121,7 +121,7 @@ class BeamSearch(Generation):
 
     def begin(self, prompt: Sequence[int], source: Sequence[int]) -> None:
         self._prompt = list(prompt)
-        self._said = LogProbabilities(HistoryBuffer(prompt, source or prompt), self.filters)
+        self._said = LogProbabilities(HistoryBuffer(prompt, source), self.filters)
         self._step = 0
         root = Beam((), np.float32(0), -1)
         self._groups = [Group([root]) for _ in range(self.options.num_beam_groups)]

@@ -20,9 +20,7 @@ from edgegen.registry import Registry
 Tokens = Sequence[int]
 # Tokens that are counted together by ``not-repetitive``, and the share of them that may be repeats.
 RUN, REPEATED = 3, 0.2
-
-
-# Ids of more are no vocabulary's.
+# Ids of more digits are no vocabulary's.
 DIGITS = 9
 
 

@@ -17,7 +17,8 @@ class HistoryBuffer:
     """Grows by commits; lends a ``History`` for any draft path without copying the past."""
 
     def __init__(self, prompt: Sequence[int], source: Sequence[int] = ()) -> None:
-        self.source: Ids = np.asarray(source, np.int64)
+        # Without an encoder the prompt is the source that rules look at, as in transformers.
+        self.source: Ids = np.asarray(source if len(source) else prompt, np.int64)
         self.prompt_length = self._length = len(prompt)
         self._ids = np.empty(max(64, 2 * len(prompt)), np.int64)
         self._ids[: len(prompt)] = prompt

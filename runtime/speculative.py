@@ -52,8 +52,7 @@ class SpeculativeDecoding(Generation):
 
     def begin(self, prompt: Sequence[int], source: Sequence[int]) -> None:
         self._tokens, self._source = list(prompt), source
-        # Without an encoder the prompt is the source that rules look at, as in transformers.
-        self._history = HistoryBuffer(prompt, source or prompt)
+        self._history = HistoryBuffer(prompt, source)
         self._said, self._left = None, ()
         self._margin = Margin(self.noise, self.target, len(prompt)) if self.noise else None
 
