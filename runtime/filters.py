@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .options import GenerationOptions
 
 Encode = Callable[[str], Sequence[int]]
+FLOATS = np.finfo(np.float32)
 
 
 class LogitsFilter(Protocol):
@@ -64,8 +65,10 @@ class RepetitionPenalty:
     def apply(self, logits: Row, history: History) -> None:
         ids = _known(history.decoder_ids, len(logits))
         scores = logits[ids]
-        penalty = np.float32(self.penalty)
-        logits[ids] = np.where(scores < 0, scores * penalty, scores / penalty)
+        with np.errstate(over="ignore", invalid="ignore"):  # penalties of no use, but allowed
+            penalty = max(np.float32(self.penalty), FLOATS.tiny)
+            apart = np.where(scores < 0, scores * penalty, scores / penalty)
+        logits[ids] = np.minimum(apart, FLOATS.max)
 
     def spares(self, token: int, history: History) -> bool:
         return self.penalty >= 1 and token not in history.decoder_ids

@@ -137,9 +137,8 @@ def decoding(
             steps.append(step)
             record.tokens += step.tokens
             record.scores += step.scores
-            reason = step.cut.reason or reason
+            reason = writer.take(step) or reason
             record.hypotheses += [scored(text, read) for text in step.hypotheses]
-            writer.take(step)
             yield writer
     finally:
         record.reasons.append(reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .generation import Step
-from .stopping import StopStrings
+from .stopping import FinishReason, StopStrings
 from .tokenizer import TextStream, Tokenizer
 
 
@@ -26,12 +26,16 @@ class Writer:
         self._push([token])
         return self._text
 
-    def take(self, step: Step) -> None:
-        """A step's tokens, which ``so_far`` had before where there are stop strings."""
+    def take(self, step: Step) -> FinishReason | None:
+        """A step's tokens, which ``so_far`` had before where there are stop strings.
+
+        Returns why the text ended, if it did: what was held back may end in a stop string.
+        """
         if self._stop is None:
             self._unread += step.tokens
-        if step.cut.reason is not None:
-            self._end(step.cut.text_length)
+        if step.cut.reason is not None and self._end(step.cut.text_length):
+            return "stop_string"
+        return step.cut.reason
 
     def read(self) -> str:
         """The new text that can no longer change."""
@@ -54,7 +58,8 @@ class Writer:
     def _push(self, tokens: Sequence[int]) -> None:
         self._text += self._stream.push(t for t in tokens if t not in self._ends)
 
-    def _end(self, text_length: int | None) -> None:
+    def _end(self, text_length: int | None) -> bool:
+        """Returns whether a stop string cuts the text."""
         self._catch_up()
         self._text += self._stream.finish()
         if text_length is None and self._stop is not None:  # half a character was held back
@@ -62,3 +67,4 @@ class Writer:
         if text_length is not None:
             self._text = self._text[:text_length]
         self._stop = None  # nothing can become a stop string any more
+        return text_length is not None

@@ -88,7 +88,8 @@ def test_a_stop_string_of_bytes_is_cut_at_the_end_of_a_text_too(
         options = GenerationOptions(
             draft="none", forced=forced, stop=("🙂",), max_new_tokens=len(forced)
         )
-        assert pipeline.generate("a b", options).text == "ab"
+        result = pipeline.generate("a b", options)
+        assert (result.text, result.finish_reason) == ("ab", "stop_string")
         assert "".join(pipeline.stream("a b", options)) == "ab"
 
 
@@ -118,6 +119,19 @@ def test_the_coldest_temperature_is_greedy(t5: Pipeline) -> None:
             draft="none", max_new_tokens=8, do_sample=True, temperature=temperature
         )
         assert t5.generate(SOURCE, cold).tokens == greedy.tokens
+
+
+@pytest.mark.parametrize("penalty", [1e-40, 1e-300, 1e300])
+def test_a_penalty_at_the_end_of_its_range_is_no_device_s_fault(
+    t5: Pipeline, penalty: float
+) -> None:
+    """What a tiny one divides stays a number: the words so far are said again and again."""
+    options = GenerationOptions(
+        draft="none", max_new_tokens=8, min_new_tokens=8, repetition_penalty=penalty
+    )
+    tokens = t5.generate(SOURCE, options).tokens
+    assert len(tokens) == 8
+    assert (len(set(tokens)) < 8) == (penalty < 1)
 
 
 @pytest.mark.parametrize("penalty", [-100.0, 100.0])

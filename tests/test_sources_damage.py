@@ -27,6 +27,7 @@ from source_files import (
 from edgegen.errors import CheckpointError
 from edgegen.export.sources import load
 from edgegen.export.sources.gguf_file import read_gguf
+from edgegen.export.sources.sentencepiece_file import parsed_vocabulary
 
 torch = pytest.importorskip("torch")
 FLIPS = 400
@@ -245,6 +246,14 @@ def test_a_damaged_vocabulary_ends_in_a_line_or_in_a_tokenizer(marian: Folder) -
         path.write_bytes(broken)
         refused += answer(folder) is not None
     assert refused > 0
+
+
+def test_a_vocabulary_that_marks_spaces_behind_words_is_refused(marian: Folder) -> None:
+    path = marian[0] / "vocab.enpt.spm"
+    proto = parsed_vocabulary(path)
+    proto.trainer_spec.treat_whitespace_as_suffix = True
+    path.write_bytes(proto.SerializeToString())
+    assert "its spaces do not stand as" in str(answer(marian[0]))
 
 
 def test_a_vocabulary_larger_than_the_model_is_refused(marian: Folder) -> None:

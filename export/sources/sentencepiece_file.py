@@ -22,10 +22,18 @@ def tokenizer_of_spm(
     ``end`` is one of them, put behind a text; without it nothing is added.
 
     Raises ``CheckpointError`` when it is damaged or another kind of model."""
-    proto = _parsed(path)
+    proto = parsed_vocabulary(path)
     if proto.trainer_spec.model_type not in (UNIGRAM, PAIRS):
         raise CheckpointError(
             f"{path}: neither a unigram nor a byte-pair vocabulary; copy a tokenizer.json beside it"
+        )
+    if (
+        proto.trainer_spec.treat_whitespace_as_suffix
+        or not proto.normalizer_spec.escape_whitespaces
+    ):
+        raise CheckpointError(
+            f"{path}: its spaces do not stand as {SPACE} before words, and nothing else is read "
+            "here; copy a tokenizer.json beside it"
         )
     try:
         text = _built(proto, special, end)
@@ -86,7 +94,8 @@ def _merges(pieces: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
     ]
 
 
-def _parsed(path: Path) -> Any:
+def parsed_vocabulary(path: Path) -> Any:
+    """The ModelProto of a file. Raises ``CheckpointError`` for damage and for no pieces."""
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2  # generated code: no types
 
