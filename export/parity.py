@@ -217,7 +217,7 @@ def inputs_of(family: Family, text: str) -> tuple[Mapping[str, Any], list[int]]:
     ids = check_ids(frame.around(ids), text, family.source_vocabulary)
     if 0 < defaults.max_source < len(ids):
         raise ExportError(
-            f"parity prompt {text[:40]!r} has {len(ids)} tokens and the encoder takes "
+            f"the text {text[:40]!r} has {len(ids)} tokens and the encoder takes "
             f"{defaults.max_source}; shorten it."
         )
     return {"input_ids": ids}, ids if defaults.prompt_from_source else list(frame.start)
@@ -227,7 +227,7 @@ def check_ids(ids: list[int], text: str, vocabulary: int) -> list[int]:
     """Raises ``ExportError`` for ids that the table has no row for."""
     if ids and max(ids) >= vocabulary:
         raise ExportError(
-            f"parity prompt {text[:40]!r}: the tokenizer gives id {max(ids)} and the model's table "
+            f"the text {text[:40]!r}: the tokenizer gives id {max(ids)} and the model's table "
             f"has {vocabulary} rows; use the tokenizer of this checkpoint."
         )
     return ids

@@ -18,6 +18,7 @@ from edgegen.errors import CheckpointError
 from edgegen.graph import HIDDEN
 from edgegen.shortlist import spread_of
 
+from .checkpoint import Weight
 from .families.base import Family
 from .ops.torch_ops import TorchOps
 
@@ -66,22 +67,26 @@ class TransformersReference:
             family.task, framework="pt", model_type=model_type
         )
         self.model = auto.from_config(self.config, dtype=torch.float32).eval()
-        state = {
-            name: torch.from_numpy(weight.read())
-            for name, weight in family.reference_weights().items()
-        }
-        untie(self.model, state)
-        self._load(state)
+        weights = family.reference_weights()
+        untie(self.model, weights)
+        self._load(weights)
         self.name = f"transformers {transformers.__version__} {type(self.model).__name__}"
 
-    def _load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Raises ``CheckpointError`` for weights that are not those of the class."""
+    def _load(self, weights: Mapping[str, Weight]) -> None:
+        """One weight after another, so that memory holds the model once.
+
+        Raises ``CheckpointError`` for weights that are not those of the class."""
         kind = type(self.model).__name__
-        try:
-            missing, found = self.model.load_state_dict(state, strict=False)
-        except RuntimeError as error:  # sizes differ
-            told = str(error).strip().splitlines()[-1].strip()
-            raise CheckpointError(f"the weights are not those of config.json: {told}") from error
+        places: Mapping[str, torch.Tensor] = self.model.state_dict()
+        missing, found = set(places) - set(weights), set(weights) - set(places)
+        for name in (name for name in places if name in weights):
+            size, expected = weights[name].shape, tuple(places[name].shape)
+            if size != expected:
+                raise CheckpointError(
+                    f"the weights are not those of config.json: {name} is {list(size)} and that of "
+                    f"{kind} {list(expected)}."
+                )
+            places[name].copy_(torch.from_numpy(weights[name].read()))
         tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
         lost = set(missing) - tied - self._tables() - self._own(missing)
         spare = (*UNREAD, *(self.model._keys_to_ignore_on_load_unexpected or ()))
@@ -102,7 +107,7 @@ class TransformersReference:
             found.setdefault(parameter.data_ptr(), []).append(name)
         return {name for shared in found.values() if len(shared) > 1 for name in shared}
 
-    def _own(self, missing: Sequence[str]) -> set[str]:
+    def _own(self, missing: Iterable[str]) -> set[str]:
         """Those the class says it can be without, and tables it computes: nothing trains them."""
         computed = {name for name, one in self.model.named_parameters() if not one.requires_grad}
         patterns: Sequence[str] = self.model._keys_to_ignore_on_load_missing or ()
@@ -193,17 +198,17 @@ def by_forwards(
     return found
 
 
-def untie(model: Any, state: Mapping[str, torch.Tensor]) -> None:
+def untie(model: Any, weights: Mapping[str, Weight]) -> None:
     """Tables of their own for tied parameters that differ in the checkpoint.
 
     transformers 5 ties T5's output table whatever the configuration says, and lets the checkpoint
     decide when it loads one (``PreTrainedModel.tie_weights``).
     """
     for name, source in model.all_tied_weights_keys.items():
-        both = name in state and source in state
-        if both and not torch.equal(state[name], state[source]):
+        both = name in weights and source in weights
+        if both and not weights[name].equals(weights[source]):
             module, _, leaf = name.rpartition(".")
-            own = torch.nn.Parameter(torch.empty_like(state[name]))
+            own = torch.nn.Parameter(torch.empty(weights[name].shape))
             setattr(model.get_submodule(module), leaf, own)
 
 

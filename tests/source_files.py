@@ -284,6 +284,7 @@ def write_gguf(
     *,
     key_heads: int | list[int] = 2,
     turned: int | None = None,
+    windows: int | list[bool] | None = None,
 ) -> Path:
     """Two layers of width 64 with matrices as ``kind``, a byte-level vocabulary of 300. Of each
     head ``turned`` numbers turn with the position; left out, the file does not say."""
@@ -306,6 +307,8 @@ def write_gguf(
         writer.add_rope_dimension_count(turned)
     if architecture.startswith("gemma"):
         writer.add_sliding_window(8)
+    if windows is not None:
+        writer.add_sliding_window_pattern(windows)
     _gguf_vocabulary(writer)
     for name, shape in _gguf_shapes(architecture).items():
         values = random.standard_normal(shape).astype(np.float32)

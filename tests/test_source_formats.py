@@ -290,6 +290,23 @@ def test_a_number_by_layer_is_one_number_where_all_are_equal(tmp_path: Path) -> 
         load(str(write_gguf(tmp_path / "u.gguf", "llama", key_heads=[2, 1])))
 
 
+@pytest.mark.parametrize(
+    ("windows", "kinds"),
+    [
+        (None, ["sliding_attention", "sliding_attention"]),  # transformers' own: five of six
+        (2, ["sliding_attention", "full_attention"]),
+        ([False, True], ["full_attention", "sliding_attention"]),
+    ],
+)
+def test_a_gguf_says_which_layers_see_a_window(
+    windows: int | list[bool] | None, kinds: list[str], tmp_path: Path
+) -> None:
+    checkpoint = load(str(write_gguf(tmp_path / "m.gguf", "gemma3", windows=windows)))
+    assert checkpoint.config["layer_types"] == kinds
+    with pytest.raises(CheckpointError, match=r"sliding_window_pattern is \(True,"):
+        load(str(write_gguf(tmp_path / "l.gguf", "gemma3", windows=[True] * 3)))
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
 def test_heads_that_turn_in_part_are_refused(architecture: str, tmp_path: Path) -> None:
     load(str(write_gguf(tmp_path / "whole.gguf", architecture, turned=16)))
