@@ -91,9 +91,14 @@ def test_speech_bundles_say_their_window_and_languages(tmp_path: Path) -> None:
 
 
 def test_a_narrow_terminal_loses_nothing(tmp_path: Path) -> None:
-    text = printed(written(tmp_path / "b", tiny_bundle.manifest()), width=60)
-    assert "medusa" in text
-    assert max(map(len, text.splitlines())) <= 60
+    bundle = written(tmp_path / "b", tiny_bundle.manifest())
+    for width in (60, 80):
+        text = printed(bundle, width=width)
+        assert max(map(len, text.splitlines())) <= width
+        cut = "".join(text.split())
+        assert all(word in cut for word in ("medusa", "256B", "int8"))
+    words = text.split()  # of 80 columns: none is broken
+    assert {"component", "rounding", "append", "weights.bin", "greedy-identical"} <= set(words)
 
 
 def test_numbers_are_written_for_people() -> None:

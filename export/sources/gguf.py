@@ -31,7 +31,7 @@ class GgufSource:
 
     name = "gguf"
     takes = "a .gguf file, or a folder holding one"
-    example = "./SmolLM2-135M-Instruct.Q4_1.gguf"
+    example = "./SmolLM2-135M.Q4_1.gguf"
     gives: tuple[str, ...] | None = tuple(MODEL_TYPES.get(name, name) for name in LAYOUTS)
 
     def matches(self, model: str) -> bool:

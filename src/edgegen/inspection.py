@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgegen.bundle import Bundle
-from edgegen.manifest import Encoding, Manifest, Parity, Variant, held_as
+from edgegen.manifest import Encoding, Manifest, Parity, Precision, Variant, held_as
 from edgegen.untrusted import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+LONGEST_WORD = 14
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -78,13 +80,16 @@ def show(bundle: Bundle, console: Console) -> None:
     Text from the manifest is escaped: it may hold what a terminal or rich's markup would obey.
     """
     manifest = bundle.manifest
-    console.print(_facts(shown(manifest.name), _model_facts(bundle)))
-    console.print(_variant_table(manifest))
-    console.print(_parity_table(manifest.parity))
-    if manifest.drafts:
-        console.print(_draft_table(manifest))
-    console.print(_facts("Special ids", _id_facts(manifest)))
-    console.print(_facts("Provenance", _provenance_facts(manifest)))
+    tables = [
+        _facts(shown(manifest.name), _model_facts(bundle)),
+        _variant_table(manifest),
+        _parity_table(manifest.parity),
+        *([_draft_table(manifest)] if manifest.drafts else []),
+        _facts("Special ids", _id_facts(manifest)),
+        _facts("Provenance", _provenance_facts(manifest)),
+    ]
+    for table in tables:
+        _print(table, console)
 
 
 def _model_facts(bundle: Bundle) -> Iterator[tuple[str, str]]:
@@ -117,31 +122,32 @@ def _encoding_text(encoding: Encoding) -> str:
 
 
 def _variant_table(manifest: Manifest) -> Table:
-    headings = ("component", "format", "weights", "group", "rows", "cache", "shapes")
-    table = _table("Graphs", *headings, "graph", "weight file")
+    table = _table("Graphs", "component", "variant", "rows", "cache", "shapes", "files")
     for name, component in manifest.components.items():
         for variant in component.variants:
             said = _variant(manifest, variant)
             _row(
                 table,
                 name,
-                f"{variant.format} {variant.lowering}",
-                held_as(variant.precision),
-                str(variant.precision.group_size or "-"),
-                {"bit": "exact", "rounding": "to rounding"}[variant.precision.rows],
+                f"{variant.format} {variant.lowering} {_precision_text(variant.precision)}",
+                "exact" if variant.precision.rows == "bit" else "to rounding",
                 variant.cache.kind + " int8" * (variant.cache.held == "int8"),
                 " ".join(f"{dim}={size}" for dim, size in variant.buckets.items()) or "dynamic",
-                size_text(said["file_bytes"]),
-                _weights_text(variant, said["weights_bytes"]),
+                _files_text(variant, said["file_bytes"], said["weights_bytes"]),
             )
     return table
 
 
-def _weights_text(variant: Variant, size: int) -> str:
-    if not variant.weights:
-        return "inside"
+def _precision_text(precision: Precision) -> str:
+    """``int8/128, memory int8``: weights in blocks of 128."""
+    weights, *others = held_as(precision).split(", ")
+    blocks = f"/{precision.group_size}" if precision.group_size else ""
+    return ", ".join([weights + blocks, *others])
+
+
+def _files_text(variant: Variant, graph: int, weights: int) -> str:
     names = ", ".join(sorted({PurePosixPath(path).name for path in variant.weights}))
-    return f"{size_text(size)} {names}"
+    return size_text(graph) + (f", {size_text(weights)} {names}" if names else "")
 
 
 def _parity_table(parity: tuple[Parity, ...]) -> Table:
@@ -212,7 +218,9 @@ def _table(title: str, *headings: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
+    )
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
@@ -222,6 +230,19 @@ def _row(table: Table, *cells: str) -> None:
     from rich.text import Text
 
     table.add_row(*(Text(shown(cell, limit=2000)) for cell in cells))
+
+
+def _print(table: Table, console: Console) -> None:
+    """Words stay whole where the terminal has room for them, but for very long ones."""
+    from rich.measure import Measurement
+
+    for column in table.columns:
+        words = f"{column.header} {' '.join(map(str, column.cells))}".split()
+        column.min_width = min(max(map(len, words), default=0), LONGEST_WORD)
+    if Measurement.get(console, console.options, table).minimum > console.width:
+        for column in table.columns:
+            column.min_width = None
+    console.print(table)
 
 
 def size_text(size: int) -> str:
