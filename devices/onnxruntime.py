@@ -32,6 +32,9 @@ BYTES = frozenset(("rows",))
 FRAMES, FRAME_BYTES = 40, 1 << 25
 # How long idle workers look for work before they sleep: longer than the host part of a step.
 SPIN_US = 1000
+# Rewritings that the CPU loses by: its kernel that adds and norms at once goes number by number,
+# and takes seven times as long as one after the other.
+SLOWER_FUSED = ("SkipLayerNormFusion",)
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
 # GroupQueryAttention by tiles cuts a row's keys by the size of this machine's second-level cache,
 # so which rows of wide heads are summed alike would differ from machine to machine; rows of decode
@@ -330,7 +333,10 @@ def _session(
             inference = ort.InferenceSession(str(graph), settings)
         else:
             chosen = [(provider.name, dict(provider.options))]
-            inference = ort.InferenceSession(str(graph), settings, providers=chosen)
+            apart = list(SLOWER_FUSED) if provider is CPU else []
+            inference = ort.InferenceSession(
+                str(graph), settings, providers=chosen, disabled_optimizers=apart
+            )
         inference.disable_fallback()
         session = OrtSession(inference, variant, device, file, provider)
         placement = session.placement()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import process_time, sleep
@@ -10,10 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import load as load_model
 from stepping import Steps, TorchSession, encode, error
 from tiny import tiny_t5
+from tiny_families import write_bundle
 
 import edgegen.devices.onnxruntime as ort_sessions
+from edgegen.bundle import Bundle
 from edgegen.devices import DEVICES, device_named
 from edgegen.devices.device import DeviceOptions, Feeds, Tensor
 from edgegen.devices.fake import FakeDevice, Faults
@@ -270,3 +274,30 @@ def test_idle_workers_spin_no_longer_than_said(
     spun = process_time() - before
     session.close()
     assert (spun > 0.05) is busy
+
+
+@pytest.mark.parametrize("name", ["bart", "whisper", "moonshine"])
+def test_on_the_cpu_sums_are_normed_by_another_operator_and_gelu_is_one(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime would make one operator of sum and norm, which is slower there."""
+    kept = tmp_path / "compiled.onnx"
+    usual = ort_sessions.session_options
+
+    def keeping(*given: Any) -> Any:
+        settings = usual(*given)
+        settings.optimized_model_filepath = str(kept)
+        return settings
+
+    monkeypatch.setattr(ort_sessions, "session_options", keeping)
+    bundle = Bundle.open(write_bundle(tmp_path / name, name))
+    for part in ("encode", "decode"):
+        [variant] = bundle.manifest.components[part].variants
+        OrtCpu().compile(bundle.path / variant.file, variant, DeviceOptions()).close()
+        ran = Counter(
+            node.op_type for node in load_model(kept, load_external_data=False).graph.node
+        )
+        assert ran["LayerNormalization"] > 2
+        assert not [kind for kind in ran if kind.startswith("Skip") or kind == "Erf"]
+        gelus = ran["Gelu"] + ran["BiasGelu"]
+        assert gelus > 0 or name == "moonshine"  # whose decoder has another function
