@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from peers import contest as contest_file
 from peers.agreement import agreement, edits, words
@@ -22,6 +23,7 @@ from peers.protocol import Request, Unavailable
 from peers.record import Entry, Made, PartRun, Results, Turn, WorkRecord
 from peers.table import LENGTHS, works
 from peers.tables import markdown
+from peers.voice import Voice
 from peers.works import Contestant, Work
 
 from edgegen.profiles.record import Machine
@@ -360,3 +362,20 @@ def test_workers_keep_bytecode_whatever_the_caller_s_environment_says() -> None:
             check=True,
         )
         assert told.stdout.strip() == said
+
+
+def test_the_synthetic_voice_is_the_same_in_every_process() -> None:
+    program = (
+        "from hashlib import sha256; from peers.voice import Voice; voice = Voice();"
+        "print(sha256(voice.say('Yes.').tobytes() + voice.say('No.').tobytes()).hexdigest())"
+    )
+    call = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(CONSTRAINTS.parents[1])}
+    said = {
+        subprocess.run(call, env=environment, capture_output=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(said) == 1
+    sound = Voice().say("The train leaves at nine.")
+    assert 16_000 < len(sound) < 48_000
+    assert 0.05 < np.abs(sound).max() <= 1.0

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
 import wave
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from edgegen.runtime import audio
 
 from .environments import HERE, digest, home
 from .models import fetched, path_of
-from .protocol import Unavailable
+from .voice import Voice
 
 SENTENCES = HERE.parent / "sentences.txt"
 SPEECH = ("moonshine-voice", "0.1.5", "moonshine_voice/assets")
@@ -74,24 +72,16 @@ def recording(name: str) -> str:
 
 
 def spoken() -> tuple[str, ...]:
-    """More than ten minutes: the recordings, and the sentences spoken by espeak-ng, ten a file.
-
-    Raises ``Unavailable`` where there is no espeak-ng.
-    """
-    if shutil.which("espeak-ng") is None:
-        raise Unavailable("espeak-ng is not installed; apt-get install espeak-ng")
-    made = make_once(home() / "speech" / f"sentences-{digest([SENTENCES])}", speak)
+    """More than ten minutes: the recordings, and the sentences spoken by espeak-ng, ten a file."""
+    voice = HERE / "voice.py"
+    made = make_once(home() / "speech" / f"sentences-{digest([SENTENCES, voice])}", speak)
     return recording("beckett"), recording("two_cities"), *map(str, sorted(made.glob("*.wav")))
 
 
 def speak(folder: Path) -> None:
-    texts, raw = sentences(), folder / "raw"
+    texts, voice = sentences(), Voice()
     for number, start in enumerate(range(0, len(texts), 10)):
-        text = " ".join(texts[start : start + 10])
-        command = ["espeak-ng", "-v", "en-gb", "-s", "150", "-w", str(raw), text]
-        subprocess.run(command, check=True)
-        write(folder / f"{number:02}.wav", audio.read(raw, RATE))
-        raw.unlink()
+        write(folder / f"{number:02}.wav", voice.say(" ".join(texts[start : start + 10])))
 
 
 def write(path: Path, samples: audio.Samples) -> None:
