@@ -57,7 +57,7 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def spm() -> bytes:
     """A SentencePiece vocabulary of a few words, with Marian's ids."""
-    from source_files import spm_bytes
+    from tiny_pieces import spm_bytes
 
     return spm_bytes()
 

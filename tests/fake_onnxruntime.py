@@ -158,9 +158,9 @@ def module(gpu: Gpu) -> ModuleType:
         "OrtValue": Values(gpu),
     }
 
-    def inference(file: str, settings: Any, providers: Sequence[Any]) -> Any:
+    def inference(file: str, settings: Any, providers: Sequence[Any], **more: Any) -> Any:
         if providers[0][0] == CPU:
-            return real.InferenceSession(file, settings, providers=[CPU])
+            return real.InferenceSession(file, settings, providers=[CPU], **more)
         return Inference(gpu, file, settings, providers)
 
     def preload_dlls() -> None:

@@ -238,29 +238,6 @@ def marian_bytes(
     return out.getvalue()
 
 
-def spm_bytes() -> bytes:
-    """A unigram vocabulary with Marian's ids: </s> 0, <unk> 1, nothing else special."""
-    import sentencepiece
-
-    text = "the cat sat on a mat and said hello to another cat . , ! one two three"
-    words = text.split()
-    lines = [" ".join(words[i : i + 5]) for i in range(len(words))] * 4
-    out = BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=out,
-        model_type="unigram",
-        vocab_size=48,
-        hard_vocab_limit=False,
-        eos_id=0,
-        unk_id=1,
-        bos_id=-1,
-        pad_id=-1,
-        minloglevel=2,
-    )
-    return out.getvalue()
-
-
 def write_marian(folder: Path, spm: bytes, *, int8: bool = True) -> Path:
     """A folder as Firefox downloads it: model, shortlist, vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)

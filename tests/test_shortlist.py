@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import source_files
+import tiny_pieces
 from numpy.typing import NDArray
 from tiny_families import CASES, VOCABULARY, write_bundle
 
@@ -204,7 +205,7 @@ def test_one_lexicon_lies_beside_a_model(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_s_lexicon_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
-    folder = source_files.write_marian(tmp_path / "m", source_files.spm_bytes())
+    folder = source_files.write_marian(tmp_path / "m", tiny_pieces.spm_bytes())
     found = MarianSource().load(str(folder), None, None)
     assert found.lexicon is not None
     with pytest.raises(CheckpointError, match="damaged or cut short"):

@@ -17,12 +17,12 @@ from source_files import (
     ct2_whisper,
     marian_bytes,
     marian_tensors,
-    spm_bytes,
     tokenizer_json,
     write_ct2,
     write_gguf,
     write_marian,
 )
+from tiny_pieces import spm_bytes
 
 from edgegen.errors import CheckpointError
 from edgegen.export.sources import load

@@ -63,10 +63,11 @@ def test_without_its_shortlist_only_words_it_lacks_differ(
 def test_eight_bit_translations_differ_only_where_two_words_nearly_tie(
     direction: str, folder: Path, texts: dict[str, list[str]]
 ) -> None:
-    """The checkpoint's own eight bits are taken over; activations rounded to eight are ours."""
+    """The checkpoint's own eight bits are taken over; activations rounded to eight are ours, and
+    move logits by 0.02 of their scale (the gate's figure)."""
     proof = proofs.firefox(direction, "int8", texts[direction], folder)
     assert proof.share >= 0.94, str(proof)
-    assert all(abs(one.margin) <= 0.01 * one.scale for one in proof.differences), str(proof)
+    assert all(abs(one.margin) <= 0.02 * one.scale for one in proof.differences), str(proof)
 
 
 def test_a_table_of_32_000_words_read_in_4_bits_first_puts_the_same_word_on_top(

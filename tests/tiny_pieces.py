@@ -34,6 +34,27 @@ def train(path: Path, text: Sequence[str], size: int = 150, **said: Any) -> list
     return [model.id_to_piece(i) for i in range(model.get_piece_size())]
 
 
+def spm_bytes() -> bytes:
+    """A unigram vocabulary with Marian's ids: </s> 0, <unk> 1, nothing else special."""
+    text = "the cat sat on a mat and said hello to another cat . , ! one two three"
+    words = text.split()
+    said = [" ".join(words[i : i + 5]) for i in range(len(words))] * 4
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(said),
+        model_writer=out,
+        model_type="unigram",
+        vocab_size=48,
+        hard_vocab_limit=False,
+        eos_id=0,
+        unk_id=1,
+        bos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    return out.getvalue()
+
+
 def marian_folder(folder: Path, languages: Sequence[str] = ()) -> dict[str, int]:
     """An OPUS pair: two vocabularies of pieces, one of numbers that lacks some and knows others."""
     folder.mkdir(exist_ok=True)
