@@ -174,8 +174,8 @@ class FusedOps(CompanionOps):
         return self.node("SimplifiedLayerNormalization", [x, weight], axis=-1, epsilon=spec.eps)
 
     def norm_add(self, x: str, delta: str, spec: Norm) -> tuple[str, str]:
-        """The operator that adds and norms at once where it is faster: on GPUs, and of RMS norms
-        for the few rows of a decoder. On the CPU it goes through a row number by number."""
+        """By the operator that adds and norms at once where that is faster: on GPUs, and for RMS
+        norms of a decoder's few rows. The CPU's goes through a row number by number."""
         layer = spec.kind == "layer"
         if self.graph.name == "encode" or (layer and not self.appends):
             return super().norm_add(x, delta, spec)
