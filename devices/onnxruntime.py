@@ -32,9 +32,6 @@ BYTES = frozenset(("rows",))
 FRAMES, FRAME_BYTES = 40, 1 << 25
 # How long idle workers look for work before they sleep: longer than the host part of a step.
 SPIN_US = 1000
-# Rewritings that the CPU loses by: its kernel that adds and norms at once goes number by number,
-# and takes seven times as long as one after the other.
-SLOWER_FUSED = ("SkipLayerNormFusion",)
 MISSING = "ONNX Runtime is not installed; pip install onnxruntime"
 # GroupQueryAttention by tiles cuts a row's keys by the size of this machine's second-level cache,
 # so which rows of wide heads are summed alike would differ from machine to machine; rows of decode
@@ -270,7 +267,7 @@ class Provider:
     ``places`` are a plug-in's own devices; a provider that is built in has none. ``memory`` is
     where its own lies, if arrays may be left there, in the library's words. ``cpu_ops`` may be left
     to the CPU. One that gives out what it compiled keeps it in ``cache``; that depends on
-    ``versions``.
+    ``versions``. ``slower_fused`` are ONNX Runtime's own rewritings of a graph that it loses by.
     """
 
     name: str
@@ -280,9 +277,12 @@ class Provider:
     cpu_ops: tuple[str, ...] = ()
     cache: Path | None = None
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    slower_fused: tuple[str, ...] = ()
 
 
-CPU = Provider(name="CPUExecutionProvider")
+# Its kernel that adds and norms at once goes number by number, and takes seven times as long for
+# many rows as one after the other.
+CPU = Provider(name="CPUExecutionProvider", slower_fused=("SkipLayerNormFusion",))
 
 
 def compile_session(
@@ -333,9 +333,11 @@ def _session(
             inference = ort.InferenceSession(str(graph), settings)
         else:
             chosen = [(provider.name, dict(provider.options))]
-            apart = list(SLOWER_FUSED) if provider is CPU else []
             inference = ort.InferenceSession(
-                str(graph), settings, providers=chosen, disabled_optimizers=apart
+                str(graph),
+                settings,
+                providers=chosen,
+                disabled_optimizers=list(provider.slower_fused),
             )
         inference.disable_fallback()
         session = OrtSession(inference, variant, device, file, provider)

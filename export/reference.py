@@ -78,17 +78,18 @@ class TransformersReference:
         Raises ``CheckpointError`` for weights that are not those of the class."""
         kind = type(self.model).__name__
         places: Mapping[str, torch.Tensor] = self.model.state_dict()
-        missing, found = set(places) - set(weights), set(weights) - set(places)
-        for name in (name for name in places if name in weights):
-            size, expected = weights[name].shape, tuple(places[name].shape)
-            if size != expected:
+        missing, found = places.keys() - weights.keys(), weights.keys() - places.keys()
+        for name, place in places.items():
+            if name in missing:
+                continue
+            if weights[name].shape != place.shape:
                 raise CheckpointError(
-                    f"the weights are not those of config.json: {name} is {list(size)} and that of "
-                    f"{kind} {list(expected)}."
+                    f"the weights are not those of config.json: {name} is "
+                    f"{list(weights[name].shape)} and that of {kind} {list(place.shape)}."
                 )
-            places[name].copy_(torch.from_numpy(weights[name].read()))
+            place.copy_(torch.from_numpy(weights[name].read()))
         tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
-        lost = set(missing) - tied - self._tables() - self._own(missing)
+        lost = missing - tied - self._tables() - self._own(missing)
         spare = (*UNREAD, *(self.model._keys_to_ignore_on_load_unexpected or ()))
         faults = [
             f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if names[3:] else ''}"

@@ -21,6 +21,9 @@ VOICE, WORDS_A_MINUTE = b"en", 150  # "English (Great Britain)"
 AUDIO_OUTPUT_SYNCHRONOUS, INITIALIZE_DONT_EXIT = 2, 0x8000
 POS_CHARACTER, CHARS_UTF8, RATE = 1, 1, 1
 BUFFER_MS = 1000
+LISTENER = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
 
 
 class Voice:
@@ -49,10 +52,7 @@ class Voice:
                 parts.append(np.ctypeslib.as_array(wave, (count,)).copy())
             return 0  # go on
 
-        kind = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-        )
-        listener = kind(heard)
+        listener = LISTENER(heard)  # kept until all is said
         self._library.espeak_SetSynthCallback(listener)
         data = text.encode()
         self._library.espeak_Synth(

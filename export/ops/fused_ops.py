@@ -28,6 +28,8 @@ Codes = NDArray[np.uint8]
 MICROSOFT = "com.microsoft"
 # MatMulNBits: quantise activations to int8 a block of a row at a time, so rows stay independent.
 ACCURACY_LEVEL = 4
+# How ONNX's operator approximates each.
+GELU: Mapping[Activation, str] = {"gelu": "none", "gelu_tanh": "tanh"}
 
 
 class FusedOps(CompanionOps):
@@ -160,10 +162,9 @@ class FusedOps(CompanionOps):
 
     def activate(self, kind: Activation, x: str) -> str:
         """GELU of both kinds as one operator."""
-        approximate = {"gelu": "none", "gelu_tanh": "tanh"}.get(kind)
-        if approximate is None:
+        if kind not in GELU:
             return super().activate(kind, x)
-        return self.node("Gelu", [x], approximate=approximate)
+        return self.node("Gelu", [x], approximate=GELU[kind])
 
     # ----------------------------------------------------------- norms
 

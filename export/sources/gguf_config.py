@@ -94,8 +94,11 @@ def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[
         if not isinstance(value, int) or not isinstance(size, int) or not 0 <= value < size:
             faults.append(f"tokenizer.ggml.{key} is {value!r} of {size!r}")
         values[ours] = value
-    if "sliding_window" in values and not faults:
-        _add_windows(values, f"{architecture}.attention.sliding_window_pattern", metadata, faults)
+    key = f"{architecture}.attention.sliding_window_pattern"
+    if key in metadata and "sliding_window" in values and not faults:
+        values["layer_types"] = _layer_types(metadata[key], values["num_hidden_layers"])
+        if values["layer_types"] is None:
+            faults.append(f"{key} is {metadata[key]!r}")
     if faults:
         raise CheckpointError(
             f"{path}: metadata does not fit a model: {', '.join(faults)}; fetch the file again"
@@ -103,23 +106,17 @@ def _values(path: Path, architecture: str, metadata: Mapping[str, Any]) -> dict[
     return values
 
 
-def _add_windows(
-    values: dict[str, Any], key: str, metadata: Mapping[str, Any], faults: list[str]
-) -> None:
-    """Which layers see a window, where a file says so: all but every nth, or one by one.
+def _layer_types(said: object, layers: int) -> list[str] | None:
+    """Which layers see a window: all but every nth, or one by one. None where ``said`` is neither.
 
     llama.cpp's ``llama_hparams::set_swa_pattern``, and gguf's ``add_sliding_window_pattern``."""
-    said, layers = metadata.get(key), values["num_hidden_layers"]
-    if said is None:
-        return
     if type(said) is int and said > 0:
-        said = tuple((i + 1) % said > 0 for i in range(layers))
-    if not isinstance(said, tuple) or len(said) != layers:
-        faults.append(f"{key} is {said!r}")
-        return
-    values["layer_types"] = [
-        "sliding_attention" if windowed else "full_attention" for windowed in said
-    ]
+        windowed = [(i + 1) % said > 0 for i in range(layers)]
+    elif isinstance(said, tuple) and len(cast(tuple[object, ...], said)) == layers:
+        windowed = [bool(one) for one in cast(tuple[object, ...], said)]
+    else:
+        return None
+    return ["sliding_attention" if one else "full_attention" for one in windowed]
 
 
 def _same(path: Path, key: str, numbers: tuple[object, ...]) -> object:

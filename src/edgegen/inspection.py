@@ -140,9 +140,9 @@ def _variant_table(manifest: Manifest) -> Table:
 
 def _precision_text(precision: Precision) -> str:
     """``int8/128, memory int8``: weights in blocks of 128."""
-    weights, *others = held_as(precision).split(", ")
+    weights = precision.weight_format
     blocks = f"/{precision.group_size}" if precision.group_size else ""
-    return ", ".join([weights + blocks, *others])
+    return weights + blocks + held_as(precision).removeprefix(weights)
 
 
 def _files_text(variant: Variant, graph: int, weights: int) -> str:
